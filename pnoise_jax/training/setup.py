@@ -115,7 +115,8 @@ class Setup:
         if self.test_data.require_image_shape()[:2] != (side, side):
             sentences.append(
                 f"the published images of ImageNet-C have {side} x {side} pixels, but this model "
-                "gets them resized: its numbers are not directly comparable with those of other models"
+                "gets them resized: its numbers are not directly comparable with those of other "
+                "models"
             )
         transform = self.config.data.test_transform
         if transform not in ("none", "resize_square"):
