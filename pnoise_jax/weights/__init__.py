@@ -1,15 +1,16 @@
-"""Pretrained weights: found in a file, matched with a model, read array by array; and exported.
+"""Load pretrained weights from a file, match them with a model, and export them.
 
     variables = load("vit_b_16.safetensors", model)           # for model.apply
     weights = match("vit_b_16.safetensors", model, shapes)    # opens the file; reads no array
     print(weights.describe())
     for path, array in weights.read(): ...                    # "params/block_1/attn/qkv/kernel"
 
-`formats` knows what a file is, `names` how a source names its arrays, and `adapt` resizes and
-reorders what a model can take differently. `matching` joins them: `entries` says how each of our
-arrays is made from the file's, `model_properties` what no array shows, `preprocessing` which images
-the weights expect. Where they do not fit, `mismatches` and `likely_model` say why. `export` goes
-the other way.
+`formats` detects the format of a file, `names` translates the array names of each source to ours,
+and `adapt` resizes and reorders the arrays that may differ between file and model. `matching`
+combines them: `entries` describes how each of our arrays is made from the file's arrays,
+`model_properties` covers the properties that no array shows, and `preprocessing` says which images
+the weights expect. If the weights do not fit, `mismatches` and `likely_model` explain why. `export`
+goes the other way.
 """
 
 from pnoise_jax.weights.adapt.head import HEADS

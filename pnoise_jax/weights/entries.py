@@ -18,8 +18,8 @@ class Entry:
     """One array of our model, and how to make it from the arrays of a file.
 
     Attributes:
-      names: of the arrays in the file; several where ours joins them.
-      shape: of our array.
+      names: the arrays in the file; several if ours joins them.
+      shape: the shape of our array.
       convert: turns the file's arrays into ours.
     """
 
@@ -32,15 +32,15 @@ class Entry:
         return Entry(self.names, shape, lambda *arrays: convert(self.convert(*arrays)))
 
     def read(self, read: Read) -> np.ndarray:
-        """The array, float32, contiguous.
+        """Reads the array as contiguous float32.
 
         Raises:
-          ValueError: it is not floating-point, or not all its values are finite.
+          ValueError: it is not floating-point, or some of its values are not finite.
         """
         arrays = [_require_floats(name, read(name)) for name in self.names]
         with np.errstate(all="ignore"):  # the result is checked below
             x = np.ascontiguousarray(self.convert(*arrays), np.float32)
-        if not np.isfinite(x).all():  # of this part alone, where several entries share an array
+        if not np.isfinite(x).all():  # checks only this part if several entries share an array
             raise ValueError(
                 f"{' + '.join(self.names)} contains NaN or values that are infinite in float32: "
                 "the training that produced it diverged, or the file is damaged; use an earlier "
@@ -64,16 +64,16 @@ def add_entry(entries: Entries, path: str, entry: Entry) -> None:
         )
         raise ValueError(
             f"has two arrays for {printable_name(path)}: {first} and {second}; it mixes two "
-            "models, or two naming schemes"
+            "models or two naming schemes"
         )
     entries[path] = entry
 
 
 def read_entries(file: ArrayFile, entries: Mapping[str, Entry]) -> Iterator[tuple[str, np.ndarray]]:
-    """Reads one entry after the other: (our path, array).
+    """Yields (our path, array) for one entry after the other.
 
-    An array of the file that several entries share is read once and kept until the last of them
-    has used it.
+    An array of the file that several entries share is read once and kept until the last entry has
+    used it.
 
     Raises:
       ValueError: an array cannot be read.

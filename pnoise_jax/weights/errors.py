@@ -1,4 +1,4 @@
-"""Errors about weights: they start with the path and distinguish bad files from bad machines."""
+"""Errors about weights: they start with the path and distinguish bad files from machine faults."""
 
 import contextlib
 import errno
@@ -10,9 +10,9 @@ from pathlib import Path
 from pnoise_jax.registry import similar
 from pnoise_jax.terminal import printable
 
-# Reading a damaged archive may seek to impossible positions; a damaged checkpoint may lack files.
+# Reading a damaged archive can seek to impossible positions; a damaged checkpoint can lack files.
 _CAUSED_BY_FILE = (errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-_MAX_NAME = 120  # characters of a name that are shown
+_MAX_NAME = 120  # characters of a name to show
 _GET_AGAIN = "download or copy it again, it is damaged or incomplete"
 
 
@@ -22,7 +22,7 @@ def weights_field(path: str | os.PathLike) -> str:
 
 
 def printable_name(name: str) -> str:
-    """A name from a file as a message can show it: printable, and at most 120 characters of it."""
+    """A name from a file for use in a message: printable, cut after 120 characters."""
     text = printable(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…")
     return text if len(name) <= _MAX_NAME else f"{text} ({len(name)} characters)"
 
@@ -32,7 +32,7 @@ def naming_path(prefix: str, path: Path) -> Iterator[None]:
     """Puts a prefix that names a path, such as "weights='…'", in front of errors.
 
     Raises:
-      FileNotFoundError, OSError, ValueError: where the code inside does.
+      FileNotFoundError, OSError, ValueError: if the code inside does.
     """
     try:
         yield
@@ -46,17 +46,17 @@ def naming_path(prefix: str, path: Path) -> Iterator[None]:
 
 
 def unreadable_error(prefix: str, error: OSError) -> OSError:
-    """The error for a file that may be intact but cannot be read now."""
+    """The error for a file that cannot be read now, though it may be intact."""
     fix = (
         "make it readable"
         if isinstance(error, PermissionError)
-        else "the machine is at fault, not the file; fix the cause and start again"
+        else "the fault is the machine's, not the file's; fix the cause and start again"
     )
     return OSError(f"{prefix} cannot be read ({error.strerror or error}): {fix}")
 
 
 def _suggest_neighbours(path: Path) -> str:
-    """Lists what is in the directory of a missing file."""
+    """Lists similar names, or a few others, in the directory of a missing file."""
     try:
         names = sorted(other.name for other in path.parent.iterdir())
     except OSError:
@@ -67,7 +67,9 @@ def _suggest_neighbours(path: Path) -> str:
 
 @contextlib.contextmanager
 def naming_damage(what: str, *, fix: str = _GET_AGAIN) -> Iterator[None]:
-    """Turns whatever a library raises into "what (why): fix"; each decompressor has its own errors.
+    """Turns any error that a library raises into "what (why): fix".
+
+    A base class would not do: each decompressor has its own errors.
 
     Raises:
       ValueError: the file is damaged.
@@ -81,11 +83,11 @@ def naming_damage(what: str, *, fix: str = _GET_AGAIN) -> Iterator[None]:
 
 
 def damage_error(what: str, error: Exception, *, fix: str = _GET_AGAIN) -> Exception:
-    """The error that `naming_damage` raises in place of another."""
+    """The error that `naming_damage` raises instead of another."""
     if isinstance(error, MemoryError):
         return error
     number = error.errno if isinstance(error, OSError) else None
-    if number is None:  # safetensors and TensorStore have it in the text
+    if number is None:  # safetensors and TensorStore only mention it in the text
         in_text = re.search(r"\bos error (\d+)", str(error), re.IGNORECASE)
         number = int(in_text[1]) if in_text else None
     if number is not None and number not in _CAUSED_BY_FILE:

@@ -1,4 +1,4 @@
-"""Writes the weights of a run as safetensors in timm's names; timm loads it with strict=True."""
+"""Writes a run's weights as safetensors with timm's names, which timm loads with strict=True."""
 
 import dataclasses
 import importlib.metadata
@@ -32,13 +32,13 @@ class Exported:
     """What `export` wrote.
 
     Attributes:
-      path: of the file.
+      path: the path of the file.
       title: which weights they are, such as "EMA weights of step 12".
-      arrays: how many.
-      metadata: what the file says about itself.
-      reference: timm's name of the model and its arguments; None where timm has none.
-      mean_image: the mean image that the run subtracts, for which timm's metadata have no word;
-        None where it subtracts a mean per channel.
+      arrays: the number of arrays.
+      metadata: the metadata of the file.
+      reference: timm's name of the model and its arguments; None if timm has no such model.
+      mean_image: the mean image that the run subtracts, which timm's metadata cannot express; None
+        if the run subtracts a mean per channel.
     """
 
     path: Path
@@ -50,19 +50,22 @@ class Exported:
 
 
 def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> Exported:
-    """Writes the weights of a run, the moving average where it kept one, for timm.
+    """Writes the weights of a run for timm: the moving average, if the run kept one.
 
     The data set and the devices of the run are not needed.
 
     Args:
-      workdir: of the run, whose newest checkpoint is used; or a checkpoint in it.
-      out: the file, which must not exist; by default model.safetensors in the work directory.
+      workdir: the work directory of the run, whose newest checkpoint is used; or a checkpoint in
+        it.
+      out: the file to write, which must not exist; by default model.safetensors in the work
+        directory.
 
     Raises:
-      FileExistsError, FileNotFoundError: the file exists, or the run or its directory does not.
+      FileExistsError: `out` exists.
+      FileNotFoundError: there is no run, or `out` is in a directory that does not exist.
       OSError: the run cannot be read, or the file cannot be written.
-      ValueError: the checkpoint or the config is damaged, timm has no names for the model, or its
-        task has changed it.
+      ValueError: the checkpoint or the config is damaged, timm has no names for the model, or the
+        run's task has changed the model.
     """
     writing.require_local(workdir, named=f"--workdir={str(workdir)!r}")
     workdir = Path(workdir).expanduser().absolute()
@@ -97,7 +100,7 @@ def _default_out(workdir: Path) -> Path:
 def _describe(
     config: Mapping[str, Any], file: ArrayFile
 ) -> tuple[tuple[str, dict[str, Any]] | None, dict[str, str]]:
-    """timm's name and arguments of the model, and what the file says about itself.
+    """timm's name and arguments of the model, and the metadata of the file.
 
     Raises:
       KeyError, TypeError, ValueError: the config does not describe the arrays of the file.
@@ -105,7 +108,7 @@ def _describe(
     model = _create_model(config, file)
     channels = infer_channels(file.shapes)
     if channels is None:
-        raise ValueError("no first convolution shows the channels of images")
+        raise ValueError("it has no first convolution to show the channels of images")
     reference = timm_reference(config["model"]["name"], model, channels=channels)
     metadata = _metadata(config, model, file, reference)
     if file.class_names is not None:
@@ -114,13 +117,13 @@ def _describe(
 
 
 def _require_names_in_timm(workdir: Path, config: Mapping[str, Any], file: ArrayFile) -> None:
-    """Raises ValueError for a model that timm does not have, such as one of the user's own."""
+    """Raises ValueError for a model that timm does not have, such as a user-defined one."""
     field, name = f"--workdir={str(workdir)!r}", config["model"].get("name")
     is_unknown = isinstance(name, str) and name not in models.list_models()
     if is_unknown or MODELS.origin(str(name)) is not None:
         raise ValueError(
-            f"{field} is a run of {name!r}, a model of your own, which timm does not have, "
-            "whatever its arrays are called: give the directory itself as config.weights, or to "
+            f"{field} is a run of {name!r}, your own model, which timm does not have, whatever its "
+            "arrays are called: pass the directory itself as config.weights or to "
             "pnoise_jax.weights.load"
         )
     try:
@@ -130,11 +133,11 @@ def _require_names_in_timm(workdir: Path, config: Mapping[str, Any], file: Array
 
 
 def _require_head(workdir: Path) -> None:
-    """Raises ValueError for a run that has no head that a model of timm could have."""
+    """Raises ValueError for a run whose head no model of timm could have."""
     if why := task_parts.explain_no_head(task := run_weights.task_name(workdir)):
         raise ValueError(
-            f"--workdir={str(workdir)!r} is a run of {task}, {why}: evaluate the run itself, by "
-            "--workdir; or train a plain head on its blocks, with config.weights and "
+            f"--workdir={str(workdir)!r} is a run of {task}, {why}: evaluate the run itself with "
+            "--workdir; or train a plain head on its blocks with config.weights and "
             "weights_head='fresh', and export that run"
         )
 
@@ -142,8 +145,8 @@ def _require_head(workdir: Path) -> None:
 def _require_new(out: Path) -> None:
     if out.suffix in _OTHER_FORMATS:
         raise ValueError(
-            f"--out={str(out)!r}: the file is safetensors, and programs go by the ending: name it "
-            f"{out.with_suffix('.safetensors').name}"
+            f"--out={str(out)!r}: the format is safetensors, and programs detect it by the suffix: "
+            f"name the file {out.with_suffix('.safetensors').name}"
         )
     if os.path.lexists(out):
         raise FileExistsError(f"--out={str(out)!r} exists: name another file, or remove it")
@@ -160,13 +163,13 @@ def _open(workdir: Path) -> tuple[ArrayFile, dict[str, Any]]:
     field = f"--workdir={str(workdir)!r}"
     if not workdir.is_dir():
         what = "it is a file" if workdir.exists() else "there is no such directory"
-        raise FileNotFoundError(f"{field} holds no run: {what}")
+        raise FileNotFoundError(f"{field} contains no run: {what}")
     with errors.naming_path(field, workdir):
         file = run_weights.open_run(workdir)
     config = run_weights.read_config(workdir)
     if not config:
         raise ValueError(
-            f"{field} has a checkpoint but no readable config.json, so its model is not known; "
+            f"{field} has a checkpoint but no readable config.json, so its model is unknown; "
             "restore it from a copy"
         )
     return file, config
@@ -176,7 +179,7 @@ def _create_model(config: Mapping[str, Any], file: ArrayFile) -> nn.Module:
     """The model of the config, which must have the arrays of the file.
 
     Raises:
-      KeyError, TypeError, ValueError: it has others, or the config is not one of a model.
+      KeyError, TypeError, ValueError: it has other arrays, or the config describes no model.
     """
     options = dict(config["model"])
     (classes,) = file.shapes["params/head/bias"]
@@ -189,8 +192,8 @@ def _create_model(config: Mapping[str, Any], file: ArrayFile) -> nn.Module:
     if differences := sorted(ours.items() ^ file.shapes.items()):
         path, _ = differences[0]
         raise ValueError(
-            f"{path} is {ours.get(path, 'none')} by the config and {file.shapes.get(path, 'none')} "
-            "in the checkpoint"
+            f"{path} is {ours.get(path, 'none')} in the config and "
+            f"{file.shapes.get(path, 'none')} in the checkpoint"
         )
     return model
 
@@ -201,7 +204,7 @@ def _metadata(
     file: ArrayFile,
     reference: tuple[str, dict[str, Any]] | None,
 ) -> dict[str, str]:
-    """What the file says about itself: texts, some of them JSON."""
+    """The metadata of the file: strings, some of them JSON."""
     size = model.image_shape
     images = preprocessing.to_timm(config["data"], size=size)
     images["num_classes"] = model.num_classes
@@ -227,12 +230,12 @@ def _write(out: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) 
             save_file(tensors, temporary, metadata=metadata)
             mask = os.umask(0)
             os.umask(mask)
-            temporary.chmod(0o666 & ~mask)  # safetensors makes it readable for the owner only
+            temporary.chmod(0o666 & ~mask)  # safetensors makes it readable only by the owner
     except FileExistsError:
         _require_new(out)
         raise
     except Exception as error:  # safetensors has no OSError of its own
         raise OSError(
-            f"--out={str(out)!r} cannot be written ({error}): choose a place that is writable and "
-            "not full"
+            f"--out={str(out)!r} cannot be written ({error}): choose a writable directory with "
+            "enough free space"
         ) from error

@@ -1,4 +1,4 @@
-"""Infers from the shapes of arrays which model they belong to."""
+"""Infers the model that arrays belong to from their shapes."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from pnoise_jax.weights.formats.array_file import Shape
 
 
 def infer_channels(shapes: Mapping[str, Shape]) -> int | None:
-    """The channels of images, from the first convolution; None where there is none."""
+    """The number of image channels, from the first convolution; None if there is none."""
     stems = (shapes.get(f"params/{stem}/kernel", ()) for stem in ("patch_embed", "conv1"))
     return next((shape[2] for shape in stems if len(shape) == 4), None)
 
@@ -20,7 +20,7 @@ def infer_channels(shapes: Mapping[str, Shape]) -> int | None:
 def infer_model(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
     """The likely model of arrays by our paths: its name and the options to change; or None.
 
-    What no shape shows, such as the number of heads, is not among the options.
+    Options that no shape shows, such as the number of heads, are left out.
     """
     family, options = _infer(shapes)
     if not options:
@@ -28,7 +28,7 @@ def infer_model(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | Non
     changed = {
         name: {k: v for k, v in options.items() if models.default_options(name)[k] != v}
         for name in models.list_models(family)
-        if MODELS.origin(name) is None  # a user's own models have options of their own
+        if MODELS.origin(name) is None  # user-defined models have other options
         and options.keys() <= models.default_options(name).keys()
     }
     name = min(changed, key=lambda name: len(changed[name]))
@@ -36,7 +36,7 @@ def infer_model(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | Non
 
 
 def infer_options(shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """The options of the likely model of arrays by our paths, as far as shapes show them."""
+    """The options of the likely model of arrays by our paths, as far as the shapes show them."""
     return _infer(shapes)[1]
 
 
@@ -47,7 +47,7 @@ def _infer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
 
 
 def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
-    """A pattern of names, and the options, for a model whose blocks are all alike."""
+    """A pattern of model names, and the options, for a model whose blocks are all alike."""
     kernel = shapes.get("params/patch_embed/kernel", ())
     depth = len(_numbers(shapes, r"params/block_(\d+)/"))
     if len(kernel) != 4 or not depth:
@@ -75,7 +75,7 @@ def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]
 
 
 def _infer_vit(shapes: Mapping[str, Shape], options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The names of plain ViTs that these may be, and what is added to the options."""
+    """A pattern of the names of plain ViTs that fit, and the completed options."""
     tokens = count_tokens(shapes)
     options |= {"class_token": tokens["cls"] > 0, "register_tokens": tokens["reg"]}
     kernel, bias = (f"params/block_1/attn/qkv/{leaf}" in shapes for leaf in ("kernel", "bias"))
@@ -97,7 +97,7 @@ def _infer_vit(shapes: Mapping[str, Shape], options: dict[str, Any]) -> tuple[st
 
 
 def count_tokens(shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """How many learned tokens of each kind stand in front of the patches."""
+    """The number of learned tokens of each kind in front of the patches."""
     kinds = {kind: shapes.get(f"params/{kind}_token", ()) for kind in ("cls", "dist", "reg")}
     return {kind: shape[1] if len(shape) == 3 else 0 for kind, shape in kinds.items()}
 
@@ -174,6 +174,6 @@ def _stage_sizes(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
 
 
 def _numbers(shapes: Mapping[str, Shape], pattern: str) -> list[int]:
-    """The different numbers that a pattern captures in the paths, sorted."""
+    """The distinct numbers that a pattern captures in the paths, sorted."""
     numbers = {match[1] for path in shapes if (match := re.match(pattern, path))}
     return sorted(int(number) for number in numbers if len(number) <= MAX_DIGITS)

@@ -1,4 +1,4 @@
-"""Guesses which model weights that do not fit belong to, or recognises that we lack it."""
+"""Guesses which model the weights belong to if they do not fit, or that we do not have it."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _NORMS_OF_HEADS = r"/(q_norm|k_norm)/"
 _ATTENTION_POOLING = r"^params/(attn_pool|MAPHead_0)/"
 _FIRST_NORM = r"^params/norm_pre/"
 _OF_VITS = (_LAYER_SCALE, _LAST_NORM, _FIRST_NORM, _REGISTERS)
-_OWN_PARTS = {  # of our families, by the beginning of their models' names
+_OWN_PARTS = {  # parts that our families have, by the beginning of their models' names
     "beit": (_LAYER_SCALE, _LAST_NORM),
     "davit": (_LAST_NORM,),
     "maxvit": (_LAST_NORM,),
@@ -32,17 +32,17 @@ _OWN_PARTS = {  # of our families, by the beginning of their models' names
     "vit": _OF_VITS,
     "deit3": _OF_VITS,
 }
-_FOREIGN_PARTS = {  # which only this family lacks
+_FOREIGN_PARTS = {  # parts that only this family lacks
     "maxvit": {r"^params/norm/": "a norm before the pooling, as timm's own MaxViTs (_rw_) have"},
 }
-_OTHER_PARTS = {  # of ViTs in timm and big_vision, by the paths of their arrays
+_OTHER_PARTS = {  # parts of ViTs in timm and big_vision, by the paths of their arrays
     _LAYER_SCALE: "layer scale",
     _NORMS_OF_HEADS: "norms of queries and keys",
     _FIRST_NORM: "a norm before its blocks",
     _LAST_NORM: "its last norm after the pooling",
     _REGISTERS: "registers",
-    _ATTENTION_POOLING: "attention in place of the pooling",
-    r"^params/patch_embed/backbone/": "convolutions in place of the patch embedding",
+    _ATTENTION_POOLING: "attention instead of the pooling",
+    r"^params/patch_embed/backbone/": "convolutions instead of the patch embedding",
 }
 _IN_BLOCK = r"(params|batch_stats)/(block_\d+|stage\d+_block\d+)/"
 _ADAPTED = r"params/pos_embed$|.*/relative_position_bias_table$"
@@ -56,21 +56,22 @@ def describe_likely_model(
     *,
     model_shapes: Mapping[str, Shape],
 ) -> tuple[str, str]:
-    """Two sentences, each "" where it does not apply.
+    """Two sentences, each "" if it does not apply.
 
     The first says that we do not have the file's model, the second which model it looks like.
 
     Args:
-      stored: the shapes in the file, by their names there.
-      file_shapes: the same by our paths.
-      unexpected: the names of the arrays that the model does not have, by our paths, in order.
-      model_shapes: of the model, by our paths.
+      stored: the shapes in the file, by the file's names.
+      file_shapes: the shapes in the file, by our paths.
+      unexpected: the file's names of the arrays that the model does not have, by our paths, in
+        order.
+      model_shapes: the shapes in the model, by our paths.
     """
     if family := other_families.recognise(stored):
         return f"These are the weights of {family}: use other weights", ""
     likely = infer_model(file_shapes)
     if parts := _other_parts(unexpected, "" if likely is None else likely[0]):
-        return f"The file's model has {parts}: no model here has that, so use other weights", ""
+        return f"The file's model has {parts}: no model here has this, so use other weights", ""
     if likely is None:
         return "", ""
     name, options = likely
@@ -90,7 +91,7 @@ def describe_likely_model(
 
 
 def _other_parts(unexpected: Mapping[str, str], likely: str) -> str:
-    """The parts that no model here has, with an array of each; "" where there are none.
+    """The parts that no model here has, with an array of each; "" if there are none.
 
     Args:
       unexpected: our paths and the names in the file.
@@ -112,20 +113,19 @@ def _other_parts(unexpected: Mapping[str, str], likely: str) -> str:
 
 
 def _of_family(likely: str, parts: Mapping[str, Any], default: Any) -> Any:
-    """What `parts` has for the beginning of a model's name."""
-    return next((found for start, found in parts.items() if likely.startswith(start)), default)
+    """The value in `parts` for the beginning of a model's name."""
+    return next((value for start, value in parts.items() if likely.startswith(start)), default)
 
 
 def _differences(name: str, shapes: Mapping[str, Shape]) -> list[str]:
     """The arrays of a file that its likely model lacks or has in other shapes.
 
-    [] where almost all agree.
-
-    The head may be another, and position embeddings and relative positions can be resized.
+    Returns [] if almost all agree. The head is left out because it can be replaced; position
+    embeddings and relative positions are left out because they can be resized.
     """
     try:
         expected = _shapes_of(name, infer_options(shapes), channels=infer_channels(shapes) or 3)
-    except ValueError:  # it needs other options that shapes do not show: nothing to compare with
+    except ValueError:  # it needs options that no shape shows: nothing to compare with
         return []
     heads = head_paths(shapes)
     body = [path for path in shapes if path not in heads and not re.match(_ADAPTED, path)]
@@ -135,7 +135,7 @@ def _differences(name: str, shapes: Mapping[str, Shape]) -> list[str]:
 
 
 def _shapes_of(name: str, options: Mapping[str, Any], *, channels: int) -> dict[str, Shape]:
-    """The shapes of a model's arrays, at some size of images."""
+    """The shapes of a model's arrays, for some image size."""
     if "num_heads" in models.default_options(name) and "num_heads" not in options:
         options = {**options, "num_heads": 1}  # any number that divides the width
     model = models.create_model(name, num_classes=1, **options)

@@ -14,7 +14,7 @@ from pnoise_jax.weights.adapt.head import head_paths
 from pnoise_jax.weights.infer_model import infer_channels
 from pnoise_jax.weights.matching import match_named, open_named
 
-_ANY_SIDE = 64  # of images, for models that take any
+_ANY_SIDE = 64  # the side of images for models that accept any size
 
 
 def load(
@@ -25,26 +25,28 @@ def load(
     key: jax.Array | None = None,
     report: Callable[[str], None] = say,
 ) -> dict[str, Any]:
-    """The variables of a model from a file of weights.
+    """Loads the variables of a model from a file of weights.
 
         model = models.create_model("vit_b_16", image_size=384)
         logits = model.apply(weights.load("vit_base.safetensors", model), images)
 
-    `match` says which files are read, and what is resized.
+    See `match` for the files that can be read, and for the arrays that are resized.
 
     Args:
-      path: of the file or run, an id of the Hugging Face hub, or a gs:// URL.
-      model: for images with as many channels as the file's.
-      head: "keep" the file's, "fresh", or "auto": fresh where classes differ.
+      path: the path of a file or run, an id of the Hugging Face hub, or a gs:// URL.
+      model: a model for images with as many channels as the file's.
+      head: "keep" the file's head; "fresh": a newly initialised one; or "auto": a fresh one if the
+        classes differ.
       key: initialises a fresh head, by default `jax.random.key(0)`.
-      report: is called with sentences: what was taken and what was done to make it fit; what is
-        assumed of the model because nothing shows it; and which images the weights expect.
+      report: is called with sentences: which arrays were taken and what was done to make them fit;
+        what is assumed about the model because nothing shows it; and which images the weights
+        expect.
 
     Returns:
-      "params" and "batch_stats", float32; the latter is empty where the model has none.
+      "params" and "batch_stats", float32; the latter is empty if the model has none.
 
     Raises:
-      FileNotFoundError, OSError, ValueError: as `match`; or the file cannot be read.
+      FileNotFoundError, OSError, ValueError: see `match`; or the file cannot be read.
     """
     named = open_named(path)
     channels = infer_channels(named.shapes) or 3
@@ -63,7 +65,7 @@ def load(
 
 
 def _fresh_head(model: nn.Module, images: jax.ShapeDtypeStruct, key: jax.Array) -> dict:
-    @jax.jit  # what is not returned is not computed
+    @jax.jit  # so that only the head is computed
     def draw(key):
         variables = model.init(key, jnp.zeros(images.shape, images.dtype))
         flat = traverse_util.flatten_dict(variables, sep="/")

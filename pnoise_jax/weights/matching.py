@@ -31,15 +31,15 @@ from pnoise_jax.weights.stated_options import stated_options, title, with_last_n
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NamedFile:
-    """A file and what the names of its arrays reveal.
+    """An open file, with the naming scheme of its arrays.
 
     Attributes:
-      name: what was asked for: a path, an id of the hub with its commit, or a URL with its
+      name: the weights as requested: a path, an id of the hub with its commit, or a URL with its
         generation.
-      file: with the arrays.
+      file: the file with the arrays.
       entries: the arrays by our paths.
-      options: of the model, as far as they are known.
-      naming: of the arrays; None for a run, whose names are ours.
+      options: the options of the model, as far as they are known.
+      naming: the naming scheme of the arrays; None for a run, which uses our names.
       evidence: what is known about the model beyond the arrays.
     """
 
@@ -52,12 +52,12 @@ class NamedFile:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """Of the arrays, by our paths."""
+        """The shapes of the arrays, by our paths."""
         return {path: entry.shape for path, entry in self.entries.items()}
 
     @property
     def interpolation(self) -> Interpolation:
-        """How position embeddings of this source are resized."""
+        """How to resize position embeddings of this source."""
         return Interpolation() if self.naming is None else self.naming.interpolation
 
 
@@ -66,12 +66,12 @@ class Weights:
     """Weights that fit a model, not yet read from their file.
 
     Attributes:
-      name: the path, or the id of the hub with its commit.
-      file: where they are.
-      entries: what is taken, by our paths, such as "params/head/bias".
-      total: how many arrays the model has.
-      notes: what was done to make them fit.
-      preprocessing: which images they expect; None where it is not known.
+      name: the path, the id of the hub with its commit, or the URL with its generation.
+      file: the file with the arrays.
+      entries: the arrays to read, by our paths, such as "params/head/bias".
+      total: the number of arrays in the model.
+      notes: what was done to make the arrays fit.
+      preprocessing: which images the weights expect; None if unknown.
       assumed: properties of the model that nothing confirms for the file.
     """
 
@@ -84,13 +84,13 @@ class Weights:
     assumed: tuple[str, ...] = ()
 
     def read(self) -> Iterator[tuple[str, np.ndarray]]:
-        """One array after the other, float32: (our path, array).
+        """Yields (our path, array) for one array after the other, as float32.
 
         Each call reads the file again.
 
         Raises:
-          ValueError: the file is damaged, or has changed.
-          OSError: it cannot be read.
+          ValueError: the file is damaged or has changed.
+          OSError: the file cannot be read.
         """
         field = weights_field(self.name)
         try:
@@ -101,22 +101,22 @@ class Weights:
             raise unreadable_error(field, error) from error
 
     def describe_preprocessing(self) -> str:
-        """One line: which images they expect."""
+        """One line: which images the weights expect."""
         if self.preprocessing is not None:
             return self.preprocessing.describe()
-        return "which mean, std and test_transform the weights expect is not known: check data.*"
+        return "the mean, std and test_transform that the weights expect are unknown: check data.*"
 
     def describe_assumed(self) -> str:
-        """One line: what may differ though all arrays fit; "" where nothing may."""
+        """One line: what may differ even though all arrays fit; "" if nothing may."""
         if not self.assumed:
             return ""
         return (
-            "assumed, because neither arrays nor a description show it: "
+            "assumed, because neither the arrays nor a description show it: "
             f"{', '.join(self.assumed)}; weights of a model that differs in this give wrong logits"
         )
 
     def describe(self) -> str:
-        """One line: how many arrays, from where, and what was done to make them fit."""
+        """One line: the number of arrays, their source, and what was done to make them fit."""
         taken = f"{len(self.entries)} of {self.total} arrays from {self.name}"
         text = "; ".join([f"weights: {taken} ({self.file.title})", *self.notes])
         return printable(text)
@@ -130,29 +130,31 @@ def match(
     head: str = "keep",
     class_names: Sequence[str] | None = None,
 ) -> Weights:
-    """Finds in a file what a model needs.
+    """Matches the arrays of a file with the arrays of a model.
 
     Position embeddings and tables of relative positions are resized to the model's grid of patches.
-    Everything else must be there and fit, except the head.
+    Everything else except the head must be present and fit.
 
     Args:
-      path: a safetensors file in timm's names of a ViT, DeiT, BEiT, ConViT, Swin, DaViT, MaxViT or
-        ResNet (or torchvision's, of a ResNet), an npz of a ViT in Google's, or a work directory or
-        checkpoint of this package, whose moving average is taken where there is one; the content
-        decides which. Or an id of the hub, "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION",
-        or an object in a bucket, "gs://BUCKET/NAME" or "gs://BUCKET/NAME#GENERATION".
+      path: a safetensors file with timm's names of a ViT, DeiT, BEiT, ConViT, Swin, DaViT, MaxViT
+        or ResNet (or torchvision's names of a ResNet); an npz of a ViT with Google's names; or a
+        work directory or checkpoint of this package, whose moving average is used if there is one.
+        The format is detected from the content. Or an id of the hub, "hf_hub:OWNER/NAME" or
+        "hf_hub:OWNER/NAME@REVISION", or an object in a bucket, "gs://BUCKET/NAME" or
+        "gs://BUCKET/NAME#GENERATION".
       model: the model.
-      variables: its collections as `model.init` gives them, arrays or their shapes.
-      head: "keep" the file's; "fresh", as the model initialises it, which is what timm does
-        (big_vision begins with zeros); "auto" keeps it where the classes agree, by their number
-        and, where they are known, their names.
-      class_names: of the model's classes. Where the file names its own, a head that is kept is put
-        into this order.
+      variables: its collections as `model.init` returns them, as arrays or shapes.
+      head: "keep" the file's head; "fresh": as the model initialises it, which is what timm does
+        (big_vision starts from zeros); "auto" keeps the head if the classes agree: their number
+        and, if known, their names.
+      class_names: the names of the model's classes. If the file names its classes, a head that is
+        kept is put into this order.
 
     Raises:
       FileNotFoundError, OSError: there is no such file, or it cannot be read.
-      ValueError: it is damaged, or its arrays do not fit: which, and which model they may be of;
-        or the model is not a `Classifier`; or a head that is kept was trained on other classes.
+      ValueError: the file is damaged; or its arrays do not fit, in which case the message lists
+        them and the model that they may belong to; or the model is not a `Classifier`; or a head
+        that is to be kept was trained on other classes.
     """
     return match_named(open_named(path), model, variables, head=head, class_names=class_names)
 
@@ -165,7 +167,7 @@ def match_named(
     head: str,
     class_names: Sequence[str] | None = None,
 ) -> Weights:
-    """`match` for a file that is open."""
+    """`match` for a file that is already open."""
     file, field = named.file, weights_field(named.name)
     flat: Mapping[str, Any] = dict(traverse_util.flatten_dict(dict(variables), sep="/"))
     wanted = {path: tuple(leaf.shape) for path, leaf in flat.items()}
@@ -201,7 +203,7 @@ def open_named(path: str | os.PathLike) -> NamedFile:
     """Opens a file and identifies the naming scheme of its arrays.
 
     Raises:
-      FileNotFoundError, OSError, ValueError: as `match`.
+      FileNotFoundError, OSError, ValueError: see `match`.
     """
     field = weights_field(path)
     if not str(path).strip():
@@ -224,7 +226,7 @@ def _require_known_user(path: str | os.PathLike) -> None:
         Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"{weights_field(path)} begins with a user who is not known here: give the whole path"
+            f"{weights_field(path)} begins with an unknown user: give the full path"
         ) from error
 
 
@@ -262,11 +264,11 @@ def _name_arrays(name: str, file: ArrayFile) -> NamedFile:
 
 
 def _note_dtypes(file: ArrayFile, entries: Entries) -> list[str]:
-    """Says which arrays are stored in another precision than the one they are read in."""
+    """Notes how many arrays are stored in another precision than float32."""
     names = {name for entry in entries.values() for name in entry.names}
     stored = collections.Counter(file.dtypes.get(name, "float32") for name in names)
     return [
-        f"{number} of {len(names)} arrays are {dtype} there, read as float32"
+        f"{number} of {len(names)} arrays are stored as {dtype}, read as float32"
         for dtype, number in sorted(stored.items())
         if dtype != "float32"
     ]

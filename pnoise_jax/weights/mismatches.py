@@ -1,4 +1,4 @@
-"""Everything that keeps the weights of a file from fitting a model, in one report."""
+"""Reports every reason why the weights of a file do not fit a model."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +16,10 @@ from pnoise_jax.weights.infer_model import infer_channels
 from pnoise_jax.weights.likely_model import describe_likely_model
 from pnoise_jax.weights.stated_options import options_beyond_arrays
 
-_MAX_LISTED = 20  # arrays of a kind
-_NOT_IN_SHAPES = ("num_heads", "pooling")  # options of models
-_POOLING = ("token", "mean", "mean_then_norm")  # the values of the latter that models have
-_POOLED: Mapping[type, str] = {  # where it is no option
+_MAX_LISTED = 20  # arrays per kind of mismatch
+_NOT_IN_SHAPES = ("num_heads", "pooling")  # options of models that shapes do not show
+_POOLING = ("token", "mean", "mean_then_norm")  # the values of "pooling" that models have
+_POOLED: Mapping[type, str] = {  # models without this option
     models.ConViT: "token",
     models.ParallelViT: "map",
     models.Beit: "mean",
@@ -40,14 +40,14 @@ def describe(
     model_shapes: Mapping[str, Shape],
     options: Mapping[str, Any],
 ) -> str:
-    """What is missing, unexpected, of another shape or known to differ; "" where all fits.
+    """Describes what is missing, unexpected, of another shape or known to differ; "" if all fits.
 
     Args:
-      match: what the file has, adapted where that is allowed.
+      match: the file's arrays, adapted if that is allowed.
       model: the model.
       file: the arrays as they are stored.
-      file_shapes, model_shapes: all shapes in the file and of the model, by our paths.
-      options: of the file's model, as far as they are known.
+      file_shapes, model_shapes: all shapes in the file and the model, by our paths.
+      options: the options of the file's model, as far as they are known.
     """
     entries, wanted = match.entries, match.wanted
     missing = _in_order(wanted.keys() - entries.keys())
@@ -59,7 +59,7 @@ def describe(
         *_list("unexpected", [_stored(entries[path], file) for path in unexpected]),
         *_list("of another shape", [_differs(entries[p], file, p, wanted[p]) for p in misshapen]),
         *_list(
-            "that are not floating-point, to be saved as float32",
+            "not floating-point (save them as float32)",
             _not_floats(entries, common, file.dtypes),
         ),
         *_other_options(model, options, keeps_head=bool(head_paths(wanted))),
@@ -82,11 +82,11 @@ def describe(
 
 
 def _in_order(paths: Iterable[str]) -> list[str]:
-    """block_2 before block_10."""
+    """Sorts paths with numbers in numeric order: block_2 before block_10."""
     return sorted(
         paths,
         key=lambda path: [
-            (len(part), part) if place % 2 else (0, part)  # as numbers, however long
+            (len(part), part) if place % 2 else (0, part)  # numeric order for any number of digits
             for place, part in enumerate(re.split(r"([0-9]+)", path))
         ],
     )
@@ -97,18 +97,18 @@ def _differs(entry: Entry, file: ArrayFile, path: str, wanted: Shape) -> str:
 
 
 def _stored(entry: Entry, file: ArrayFile) -> str:
-    """Names and shapes as they are in the file."""
+    """Names and shapes as stored in the file."""
     return " + ".join(f"{printable_name(name)} {file.shapes[name]}" for name in entry.names)
 
 
 def _converted_shape(entry: Entry, file: ArrayFile) -> str:
-    """The shape with the axes in our order, or joined; "" where it is the stored one."""
+    """The shape with the axes in our order, or joined; "" if it is the stored shape."""
     shapes = [tuple(file.shapes[name]) for name in entry.names]
     return "" if shapes == [entry.shape] else f", here {entry.shape}"
 
 
 def _list(what: str, items: Sequence[str]) -> list[str]:
-    """One line, or none."""
+    """One line that lists the items, or no line if there are none."""
     more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
     return [f"{len(items)} {what}: {', '.join(items[:_MAX_LISTED])}{more}"] if items else []
 
@@ -125,13 +125,11 @@ def _not_floats(entries: Entries, paths: Iterable[str], dtypes: Mapping[str, str
 
 
 def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: bool) -> list[str]:
-    """Options that differ and change the function, though not the shapes."""
+    """One line for each option that differs and changes the function but no shape."""
     lines = []
-    beyond_arrays = (
-        () if _goes_on_in_larger_windows(model, options) else options_beyond_arrays(model)
-    )
+    beyond_arrays = () if _scales_by_file_windows(model, options) else options_beyond_arrays(model)
     for option in _NOT_IN_SHAPES + beyond_arrays:
-        if option == "pooling" and not keeps_head:  # what a fresh head reads is the model's choice
+        if option == "pooling" and not keeps_head:  # a fresh head works with any pooling
             continue
         theirs, ours = options.get(option), getattr(model, option, None)
         ours = _POOLED.get(type(model), ours) if option == "pooling" else ours
@@ -148,29 +146,29 @@ def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: 
 
 
 def _as_tuple(value: Any) -> Any:
-    """A list, as JSON has it, as our options have it."""
+    """Turns a list, from JSON, into a tuple, as in our options."""
     return tuple(value) if isinstance(value, list) else value
 
 
-def _goes_on_in_larger_windows(model: nn.Module, options: Mapping[str, Any]) -> bool:
-    """Whether a Swin V2 measures distances in the windows for which a file was trained."""
+def _scales_by_file_windows(model: nn.Module, options: Mapping[str, Any]) -> bool:
+    """Whether a Swin V2 has other windows than the file but scales distances by the file's."""
     sizes = getattr(model, "pretrained_window_sizes", ())
     return bool(sizes) and sizes[0] == options.get("window_size") != model.window_size
 
 
 def _channels(file_shapes: Mapping[str, Shape], model_shapes: Mapping[str, Shape]) -> list[str]:
-    """One line where images have another number of channels, or none."""
+    """One line if the file is for images with another number of channels, or no line."""
     theirs, ours = infer_channels(file_shapes), infer_channels(model_shapes)
     if theirs is None or ours is None or theirs == ours:
         return []
     return [
-        f"The file is for images of {theirs} channel(s), and these have {ours}: use other "
-        "weights, or other data"
+        f"The file is for images with {theirs} channel(s), and the data has {ours}: use other "
+        "weights or other data"
     ]
 
 
 def _class_token(entries: Entries, wanted: Mapping[str, Shape], model: nn.Module) -> list[str]:
-    """What to set where only one side has a class token and the model can do without."""
+    """One line that says what to set if only one side has a class token; else no line."""
     theirs, ours = ("params/cls_token" in paths for paths in (entries, wanted))
     is_transformer = any(path.startswith("params/block_") for path in entries)
     if theirs == ours or not hasattr(model, "class_token") or not is_transformer:
@@ -178,7 +176,7 @@ def _class_token(entries: Entries, wanted: Mapping[str, Shape], model: nn.Module
     if theirs:
         return [
             "The file has a class token and the model has none: set model.class_token=True, and "
-            "model.pooling='token' where the head reads it"
+            "model.pooling='token' if the head reads it"
         ]
     return [
         "The file has no class token and the model has one: set model.class_token=False and "

@@ -1,4 +1,4 @@
-"""Properties of a model that no array shows: what descriptions state, and what is assumed."""
+"""Properties of a model that no array shows: those that descriptions state, and assumptions."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ from pnoise_jax.weights.infer_model import infer_options
 from pnoise_jax.weights.names.families import Family
 from pnoise_jax.weights.stated_options import model_called, options_beyond_arrays, stated_options
 
-# The models of timm 1.0.31 whose arrays fit ours though they compute another function.
+# The models of timm 1.0.31 whose arrays fit our models although they compute another function.
 _ARCHITECTURES = {
     r"resnetaa": "averages where it strides",
     r"resnetblur": "blurs where it strides",
@@ -27,7 +27,7 @@ _ARCHITECTURES = {
     r"swin_s3_": "has windows of another size in each stage",
     r"vit_\w*_rpn_": "has its norms behind attention and MLP",
 }
-_FUNCTION = {  # timm's arguments that no array shows, and the values that our models have
+_FUNCTION = {  # timm's arguments that no array shows: the values that our models have
     "aa_layer": (),
     "output_stride": (32,),
     "block_fn": (),
@@ -38,7 +38,7 @@ _FUNCTION = {  # timm's arguments that no array shows, and the values that our m
     "pool_include_prefix": (False,),
     "always_partition": (False,),
 }
-_HARMLESS = {  # arguments that arrays show, that are compared elsewhere, or for training only
+_HARMLESS = {  # arguments that arrays show, that are compared elsewhere, or only used in training
     *("num_classes", "num_features", "in_chans", "global_pool", "fc_norm", "final_norm"),
     *("img_size", "patch_size", "embed_dim", "depth", "depths", "layers", "block", "num_heads"),
     *("mlp_ratio", "qkv_bias", "proj_bias", "class_token", "reg_tokens", "no_embed_class"),
@@ -67,9 +67,10 @@ class Evidence:
     """What is known about the model of a file beyond its arrays.
 
     Attributes:
-      infos: the descriptions, without those of another model.
-      notes: what was noticed about them.
-      properties: of our model that they, or the arrays, confirm: "activation", "epsilon", ….
+      infos: the descriptions, without those of other models.
+      notes: for the user, about the descriptions.
+      properties: the properties of our model that the descriptions or the arrays confirm, such as
+        "activation" or "epsilon".
     """
 
     infos: tuple[ModelInfo, ...] = ()
@@ -80,14 +81,14 @@ class Evidence:
 def collect_evidence(
     infos: tuple[ModelInfo, ...], family: Family, shapes: Mapping[str, Shape]
 ) -> Evidence:
-    """What descriptions reveal about arrays of a family, by our paths.
+    """Collects what descriptions say about arrays of a family, by our paths.
 
     A description of another family is left out, with a note. One that names a model of the family
-    with other sizes, as timm writes it where sizes were given as arguments, can still contradict,
-    but its name confirms nothing.
+    with other sizes, as timm writes it if the sizes were passed as arguments, can still contradict
+    the model, but its name confirms nothing.
 
     Raises:
-      ValueError: their model computes another function than the family does here.
+      ValueError: the described model computes another function than our models of the family.
     """
     infos, notes = _of_family(infos, family)
     info = most_specific(infos)
@@ -95,7 +96,9 @@ def collect_evidence(
     notes += _note_other_classes(info, shapes)
     if difference := _other_sizes(info, shapes, family):
         name = printable_name(info.architecture)
-        notes.append(f"{info.source} says {name}, which has {difference}: it may be another file's")
+        notes.append(
+            f"{info.source} says {name}, which has {difference}: it may describe another file"
+        )
         nameless = info.without_architecture()
         infos = tuple(nameless if other is info else other for other in infos)
         info = nameless
@@ -106,7 +109,7 @@ def collect_evidence(
 def _of_family(
     infos: tuple[ModelInfo, ...], family: Family
 ) -> tuple[tuple[ModelInfo, ...], list[str]]:
-    """The descriptions that may be about a family, and notes on the others."""
+    """The descriptions that can be about a family, and notes on the others."""
     kept, notes = [], []
     for info in infos:
         if info.unreadable:
@@ -130,9 +133,9 @@ def list_assumptions(
 
     Args:
       evidence: what is known about the file.
-      family: the file's.
-      model: ours, which the arrays fit.
-      keeps_head: whether the file's head is taken: what another head reads is the model's choice.
+      family: the family of the file's model.
+      model: our model, which the arrays fit.
+      keeps_head: whether the file's head is kept. If not, the pooling need not be the file's.
     """
     pooling = family.pooling or getattr(model, "pooling", None)
     heads = getattr(model, "num_heads", None)
@@ -153,7 +156,7 @@ def list_assumptions(
 
 
 def _other_sizes(info: ModelInfo, shapes: Mapping[str, Shape], family: Family) -> str:
-    """A size in which the described model differs from these arrays; "" where none is known."""
+    """A size in which the described model differs from these arrays; "" if none is known."""
     name, arguments = info.architecture, info.arguments
     if not name or info.options:
         return ""
@@ -169,12 +172,12 @@ def _other_sizes(info: ModelInfo, shapes: Mapping[str, Shape], family: Family) -
         if option == "stage_sizes" and "depths" in arguments:
             value = _times(value, family.blocks_per_depth)
         if option in (*_SIZES.values(), "block") and _as_list(value) != _as_list(actual):
-            return f"{option}={printable_name(repr(value))} where these have {actual!r}"
+            return f"{option}={printable_name(repr(value))}, and these arrays {actual!r}"
     return ""
 
 
 def _times(depths: Any, factor: int) -> Any:
-    """The numbers of blocks for timm's depths, as anybody wrote them."""
+    """The numbers of blocks for timm's `depths`; any value but a list is returned unchanged."""
     return [factor * d for d in depths] if isinstance(depths, list) else depths
 
 
@@ -183,34 +186,36 @@ def _as_list(value: Any) -> Any:
 
 
 def _require_function(info: ModelInfo, family: Family) -> list[str]:
-    """Checks the stated properties that no array shows; returns notes on what is not checked."""
+    """Checks the stated properties that no array shows; returns notes on unchecked ones."""
     name, arguments = info.architecture, info.arguments
     difference = _other_function(info, family)
     if difference:
         if name.endswith("(transformers)"):
-            whose = printable_name(name)
+            described = printable_name(name)
         else:
-            whose = f"timm's {printable_name(name) or 'models'}"
+            described = f"timm's {printable_name(name) or 'models'}"
         raise ValueError(
-            f"is of {whose}, which {difference}, as {info.source} says: no model here does, though "
-            "the arrays have the same names and shapes; use weights of another model, or, if the "
-            "description belongs to another file, keep the two apart"
+            f"is of {described}, which {difference}, as {info.source} says: no model here does, "
+            "though the arrays have the same names and shapes; use weights of another model, or, "
+            "if the description belongs to another file, move one of the two elsewhere"
         )
     notes = []
     epsilon = arguments.get("norm_eps", family.epsilon)
     if epsilon != family.epsilon:
-        notes = [f"epsilon of norms {family.epsilon:g} here, {epsilon:g} by {info.source}"]
+        notes = [
+            f"the epsilon of norms is {family.epsilon:g} here and {epsilon:g} in {info.source}"
+        ]
     checked = {*_FUNCTION, *_HARMLESS, *family.arguments, "act_layer", "norm_layer", "norm_eps"}
     if unknown := sorted(arguments.keys() - checked):
         listed = ", ".join(
             f"{printable_name(key)}={printable_name(repr(arguments[key]))}" for key in unknown[:5]
         )
-        notes.append(f"{info.source} also says {listed}, which is not known here")
+        notes.append(f"{info.source} also says {listed}, which was not checked")
     return notes
 
 
 def _other_function(info: ModelInfo, family: Family) -> str:
-    """How the described model differs from the family in what no array shows; "" where it fits."""
+    """How the described model differs from the family in a way no array shows; "" if it fits."""
     for beginning, difference in _ARCHITECTURES.items():
         if re.match(beginning, info.architecture):
             return difference
@@ -240,8 +245,8 @@ def _note_other_classes(info: ModelInfo, shapes: Mapping[str, Shape]) -> list[st
 def _confirmed(info: ModelInfo) -> frozenset[str]:
     """The properties of our model that a description confirms."""
     if info.options:
-        own = {"head_dim", "window_size", "pretrained_window_sizes"}
-        return frozenset({"pooling", "activation", "epsilon", "num_heads", "others", *own})
+        of_families = {"head_dim", "window_size", "pretrained_window_sizes"}
+        return frozenset({"pooling", "activation", "epsilon", "num_heads", "others", *of_families})
     stated = {
         "pooling": info.arguments.get("global_pool"),
         "activation": info.arguments.get("act_layer"),

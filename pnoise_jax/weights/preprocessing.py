@@ -1,4 +1,4 @@
-"""Which images weights expect: how they are normalised, resized and cropped."""
+"""The images that weights expect: how they are normalised, resized and cropped."""
 
 import contextlib
 import dataclasses
@@ -17,17 +17,17 @@ from pnoise_jax.weights.stated_options import image_sides
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What is done with images before the model gets them.
+    """How images are preprocessed before the model receives them.
 
     Attributes:
-      mean, std: per channel, of pixels in [0, 1]; None where it is not known.
-      test_transform: as in a config's data.test_transform; None where it is not known.
+      mean, std: per channel, of pixels in [0, 1]; None if unknown.
+      test_transform: as in a config's data.test_transform; None if unknown.
       source: where this is stated.
-      mean_image: the file of a mean image that is subtracted instead of a mean per channel, as
-        in a config's data.mean_image; None where there is none.
+      mean_image: the file of a mean image that is subtracted instead of a mean per channel, as in
+        a config's data.mean_image; None if there is none.
 
     Raises:
-      ValueError: mean or std are not those of pixels in [0, 1]; names the source.
+      ValueError: mean or std are not for pixels in [0, 1]; the message names the source.
     """
 
     mean: tuple[float, ...] | None
@@ -53,14 +53,14 @@ class Preprocessing:
 
 
 def expected_by(file: ArrayFile, naming: Naming | None) -> Preprocessing | None:
-    """What the file, the config.json beside it, or its source say about images; None: nothing.
+    """The preprocessing that the file, the config.json beside it, or its source states; else None.
 
     Args:
-      file: with the weights.
-      naming: of its arrays; None for a run.
+      file: the file with the weights.
+      naming: the naming of its arrays; None for a run.
 
     Raises:
-      ValueError: the description is impossible, or is for pixels from 0 to 255.
+      ValueError: the stated values are impossible, or are for pixels from 0 to 255.
     """
     if file.format is Format.RUN:
         return _of_run(file.path)
@@ -73,14 +73,14 @@ def expected_by(file: ArrayFile, naming: Naming | None) -> Preprocessing | None:
 
 
 def to_timm(section: Mapping[str, Any], *, size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """A config's data section in timm's words: mean, std, interpolation, crop_pct, crop_mode.
+    """A config's data section in timm's fields: mean, std, interpolation, crop_pct, crop_mode.
 
-    timm has no word for a mean image. Where one is subtracted, its file's name is the value of
+    timm has no field for a mean image. If one is subtracted, its file name is the value of
     "mean_image", and there is no "mean".
 
     Args:
       section: the data section.
-      size: (height, width) of the model's images; None where it takes any.
+      size: (height, width) of the model's images; None if it accepts any size.
     """
     crop = _create(section["test_transform"], section["mean"], section["std"]).crop
     ratio, is_squashed = getattr(crop, "crop_ratio", 1.0), not isinstance(crop, ResizeCrop)
@@ -98,15 +98,15 @@ def to_timm(section: Mapping[str, Any], *, size: tuple[int, int] | None = None) 
 
 
 def _timm_ratio(ratio: float, size: tuple[int, int]) -> float:
-    """The ratio with which timm, which rounds down, resizes to the square of `SquareCrop`.
+    """The ratio with which timm, which rounds down, resizes to the same size as `SquareCrop`.
 
-    For sides that differ there may be none: one of them is then a pixel longer.
+    If the sides differ, there may be no such ratio: one side is then a pixel longer.
     """
     resized = [round(side / ratio) for side in size]
     if [math.floor(side / ratio) for side in size] == resized:
         return ratio
     exact = min(side / length for side, length in zip(size, resized, strict=True))
-    return math.nextafter(exact, 0)  # or the division may end just below the length
+    return math.nextafter(exact, 0)  # otherwise the division may end just below the length
 
 
 def _of_run(path: Path) -> Preprocessing | None:
@@ -117,7 +117,7 @@ def _of_run(path: Path) -> Preprocessing | None:
 
 
 def _from_timm(section: Mapping[str, Any], source: str) -> Preprocessing | None:
-    """From timm's `pretrained_cfg`; None where it says nothing about images."""
+    """The preprocessing in timm's `pretrained_cfg`; None if it says nothing about images."""
     interpolation, ratio = section.get("interpolation"), section.get("crop_pct")
     squashed = f"square_crop({_square_ratio(section)}, interpolation={interpolation!r})"
     transform = {
@@ -129,12 +129,12 @@ def _from_timm(section: Mapping[str, Any], source: str) -> Preprocessing | None:
 
 
 def _square_ratio(section: Mapping[str, Any]) -> str:
-    """The ratio with which `square_crop` resizes to timm's square, where the two round apart."""
+    """The ratio with which `square_crop` resizes to timm's size, though they round differently."""
     ratio, size = section.get("crop_pct"), section.get("input_size")
     sides = image_sides(size[1:] if isinstance(size, list) else None)
     if type(ratio) is not float or not 0 < ratio < 1 or sides is None:
         return str(ratio)
-    if min(sides) < 1 or max(sides) > 2**16 * ratio:  # of no image
+    if min(sides) < 1 or max(sides) > 2**16 * ratio:  # not the size of an image
         return str(ratio)
     resized = [math.floor(side / ratio) for side in sides]
     if [round(side / ratio) for side in sides] == resized:
@@ -145,7 +145,7 @@ def _square_ratio(section: Mapping[str, Any]) -> str:
 
 
 def _stated(section: Mapping[str, Any], transform: Any, source: str) -> Preprocessing:
-    """What a section with mean, std and perhaps mean_image says; a mean image replaces the mean."""
+    """The preprocessing in a section with mean and std; a mean_image replaces the mean."""
     mean, std = _numbers(section.get("mean")), _numbers(section.get("std"))
     mean_image = section.get("mean_image")
     if not isinstance(mean_image, str):
@@ -154,7 +154,7 @@ def _stated(section: Mapping[str, Any], transform: Any, source: str) -> Preproce
 
 
 def _known(transform: Any) -> str | None:
-    """The text of a transform; None where this package has no such transform."""
+    """The text of a transform; None if this package has no such transform."""
     try:
         _create(transform)
     except (ValueError, TypeError):

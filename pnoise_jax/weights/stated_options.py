@@ -1,4 +1,4 @@
-"""Options of our models, as far as the description of a file states them."""
+"""Options of our models, as far as a file's description states them."""
 
 import contextlib
 import functools
@@ -14,20 +14,20 @@ _POOLING = {"token": "token", "avg": "mean"}  # timm's name: ours
 
 
 def title(info: ModelInfo) -> str:
-    """What a safetensors file is, for the reader."""
+    """A title for a safetensors file, for the reader."""
     name = info.architecture
     return f"safetensors, described as {printable_name(name)}" if name else "safetensors"
 
 
 def stated_options(info: ModelInfo) -> dict[str, Any]:
-    """The options that a description states; a way of pooling that we lack keeps timm's name."""
+    """The options that a description states; a pooling that we do not have keeps timm's name."""
     if info.options:
         return info.options
     options = {}
     if pooling := info.arguments.get("global_pool"):
         options["pooling"] = _POOLING[pooling] if pooling in list(_POOLING) else pooling
     heads = _num_heads(info)
-    if isinstance(heads, int):  # Swin has a list, one per stage, and its shapes show it
+    if isinstance(heads, int):  # Swin has a list, one number per stage, which its shapes show
         options["num_heads"] = heads
     options |= _davit_options(info) | _swin_v2_options(info)
     size = info.preprocessing.get("input_size")
@@ -37,7 +37,7 @@ def stated_options(info: ModelInfo) -> dict[str, Any]:
 
 
 def with_last_norm(pooling: str) -> str:
-    """The pooling of a ViT whose arrays show that its last norm comes after it."""
+    """The pooling of a ViT whose arrays show that its last norm comes after the pooling."""
     return "mean_then_norm" if pooling == "mean" else pooling
 
 
@@ -45,7 +45,7 @@ def _num_heads(info: ModelInfo) -> Any:
     if "num_heads" in info.arguments:
         heads = info.arguments["num_heads"]
     elif info.architecture.partition(".")[0] == "vit_base_patch16_gap_224":
-        heads = 16  # with the shapes of a model that has 12 here
+        heads = 16  # our model of the same shapes has 12
     else:
         heads = getattr(model_called(info.architecture), "num_heads", None)
     return int(heads) if isinstance(heads, float) and heads.is_integer() else heads
@@ -64,10 +64,10 @@ def _davit_options(info: ModelInfo) -> dict[str, Any]:
         heads = [model.dim // model.head_dim * 2**stage for stage in range(len(model.stage_sizes))]
     if dims is None:
         dims = [model.dim * 2**stage for stage in range(len(model.stage_sizes))]
-    with contextlib.suppress(TypeError, ZeroDivisionError, ValueError):  # as anybody wrote it
-        of_heads = {dim / number for dim, number in zip(dims, heads, strict=True)}
-        of_heads = {int(size) if size.is_integer() else size for size in of_heads}
-        return options | {"head_dim": of_heads.pop() if len(of_heads) == 1 else sorted(of_heads)}
+    with contextlib.suppress(TypeError, ZeroDivisionError, ValueError):  # for arbitrary values
+        sizes = {dim / number for dim, number in zip(dims, heads, strict=True)}
+        sizes = {int(size) if size.is_integer() else size for size in sizes}
+        return options | {"head_dim": sizes.pop() if len(sizes) == 1 else sorted(sizes)}
     return options | {"head_dim": f"num_heads={heads!r}"}
 
 
@@ -85,7 +85,7 @@ def _swin_v2_options(info: ModelInfo) -> dict[str, Any]:
 
 
 def options_beyond_arrays(model: Any) -> tuple[str, ...]:
-    """The options of one of our models that only its family has and that no array shows."""
+    """The options that only this model's family has and that no array shows."""
     if isinstance(model, models.DaViT):
         return ("head_dim", "window_size")
     if isinstance(model, models.SwinTransformerV2):
@@ -94,7 +94,7 @@ def options_beyond_arrays(model: Any) -> tuple[str, ...]:
 
 
 def image_sides(size: Any) -> tuple[int, int] | None:
-    """Height and width of images; a number stands for a square. None where it is not a size."""
+    """Height and width of images; a number means a square. None if `size` is not a size."""
     pair = [size, size] if isinstance(size, int) else size
     if not isinstance(pair, list | tuple) or [type(side) for side in pair] != [int, int]:
         return None
@@ -103,14 +103,14 @@ def image_sides(size: Any) -> tuple[int, int] | None:
 
 
 def model_called(architecture: str) -> Any:
-    """Our model that timm calls so, or None: of any image size, number of registers and tag."""
+    """Our model for timm's name, ignoring image size, number of registers and tag; or None."""
     if not architecture:  # saves building all models
         return None
     return _models_by_timms_name().get(_any_size(architecture.partition(".")[0]))
 
 
 def _any_size(name: str) -> str:
-    """timm's name without the sides of images and the number of registers, which arrays show."""
+    """timm's name without the image size and the number of registers, which arrays show."""
     return re.sub(r"_reg\d+_", "_reg_", re.sub(r"_(224|256|336|384|448|512)$", "", name))
 
 

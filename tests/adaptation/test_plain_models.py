@@ -98,7 +98,7 @@ def test_a_tvt_run_is_no_plain_model(tmp_path):
 @pytest.mark.slow
 def test_of_an_ssrt_run_the_blocks_are_weights(tmp_path):
     train("ssrt", tmp_path / "run")
-    with pytest.raises(ValueError, match=r"is a run of ssrt, whose head has layers of its own.*"):
+    with pytest.raises(ValueError, match=r"is a run of ssrt, whose head has extra layers.*"):
         weights.export(tmp_path / "run")
     changes = {"weights": str(tmp_path / "run"), "weights_head": "fresh"}
     made = domains.config("source_only", **changes)

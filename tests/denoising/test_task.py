@@ -246,7 +246,7 @@ def test_its_weights_start_a_classifier(run, data_dir, tmp_path):
     experiment = training.build(config)
     found = experiment.match_weights()
     assert "without the decoder" in found.describe()
-    assert "head fresh (none there → 10 classes)" in found.describe()
+    assert "head fresh (none in the file → 10 classes)" in found.describe()
     ours = dict(found.read())
     theirs = training.restore(path, mesh=parallel.data_mesh()).variables["params"]
     np.testing.assert_array_equal(ours["params/patch_embed/kernel"],
@@ -277,5 +277,5 @@ def test_what_needs_logits_refuses_it(run, data_dir, tmp_path):
         studies.audit_runs(config, path)
     with pytest.raises(ValueError, match="'denoising' classifies nothing, and a sweep compares"):
         studies.run_sweep(config, [{"seed": 1}], tmp_path / "sweep")
-    with pytest.raises(ValueError, match="is a run of denoising, which has a decoder in place of"):
+    with pytest.raises(ValueError, match="is a run of denoising, which has a decoder instead of"):
         weights.export(path)

@@ -39,7 +39,7 @@ def test_it_reports_errors_and_starts_a_classifier(run, data_dir, tmp_path):
     assert code == 0, errors
     said = " ".join(output.split())
     assert "weights of step 2, without the decoder" in said
-    assert "head fresh (none there → 10 classes)" in said
+    assert "head fresh (none in the file → 10 classes)" in said
 
 
 def test_its_anomalies_are_measured_and_drawn(run):

@@ -107,7 +107,9 @@ def test_places_where_no_file_can_be(run, tmp_path):
         FileNotFoundError, match=r"--out='.*file': .*none is not a directory; create it"
     ):
         weights.export(run, tmp_path / "none" / "file")
-    with pytest.raises(OSError, match=r"--out='/proc/file' cannot be written .*: choose a place"):
+    with pytest.raises(
+        OSError, match=r"--out='/proc/file' cannot be written .*: choose a writable"
+    ):
         weights.export(run, "/proc/file")
     weights.export(run, tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -178,7 +180,7 @@ def test_a_model_that_this_process_has_registered_is_none_of_timms(run, tmp_path
     (copy / "config.json").write_text(json.dumps(config))
     models.register_model("own_vit")(type("OwnVit", (models.VisionTransformer,), {}))
     try:
-        with pytest.raises(ValueError, match="a run of 'own_vit', a model of your own, which timm"):
+        with pytest.raises(ValueError, match="a run of 'own_vit', your own model, which timm"):
             weights.export(copy, tmp_path / "out.safetensors")
     finally:
         del models.registry.MODELS._things["own_vit"]
@@ -192,10 +194,10 @@ def test_a_model_that_this_process_has_registered_is_none_of_timms(run, tmp_path
         (
             "model",
             {"name": "mine:Vit"},
-            "a run of 'mine:Vit', a model of your own, which timm does",
+            "a run of 'mine:Vit', your own model, which timm does",
         ),
-        ("model", {"depth": 2}, r"params/block_2/.* is \(.*\) by the config and none in the check"),
-        ("model", {"image_size": 16}, r"pos_embed is \(1, 17, 16\) by the config and \(1, 5, 16\)"),
+        ("model", {"depth": 2}, r"params/block_2/.* is \(.*\) in the config and none in the check"),
+        ("model", {"image_size": 16}, r"pos_embed is \(1, 17, 16\) in the config and \(1, 5, 16\)"),
         ("model", {"name": None}, "does not match its checkpoint"),
         ("data", {"mean": None}, "does not match its checkpoint"),
         ("data", None, r"does not match its checkpoint \(it has no 'data'\); rest"),
@@ -223,9 +225,9 @@ def test_a_checkpoint_is_exported_into_the_work_directory(run, tmp_path):
 
 def test_what_is_no_run(run, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(FileNotFoundError, match="holds no run: it is a file"):
+    with pytest.raises(FileNotFoundError, match="contains no run: it is a file"):
         weights.export(tmp_path / "file")
-    with pytest.raises(FileNotFoundError, match="holds no run: there is no such directory"):
+    with pytest.raises(FileNotFoundError, match="contains no run: there is no such directory"):
         weights.export(tmp_path / "none")
     with pytest.raises(ValueError, match=r"--workdir='.*' is a directory without a checkpoint"):
         weights.export(tmp_path)

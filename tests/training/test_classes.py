@@ -338,7 +338,7 @@ def test_a_head_of_other_classes_is_not_kept(run, places):
     ):
         experiment.match_weights(head="keep")
     found = experiment.match_weights(head="auto")
-    assert "head fresh (3 → 3 classes; those of the file have other names)" in found.describe()
+    assert "head fresh (3 → 3 classes; the file's classes have other names)" in found.describe()
     assert not any(path.startswith("params/head/") for path in found.entries)
     assert "head fresh (3 → 3 classes)" in experiment.match_weights(head="fresh").describe()
 

@@ -73,7 +73,7 @@ def test_a_member_of_an_npz_that_is_no_array(tmp_path):
     with zipfile.ZipFile(tmp_path / "file", "w") as archive:
         archive.writestr("embedding/kernel.npy", b"")
     with pytest.raises(
-        ValueError, match=r"holds embedding/kernel\.npy, which is not an array as numpy"
+        ValueError, match=r"contains embedding/kernel\.npy, which is not an array as numpy"
     ):
         match(tmp_path / "file")
 

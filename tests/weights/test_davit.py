@@ -38,7 +38,7 @@ def test_what_no_array_shows_is_assumed_or_confirmed(file):
         "epsilon=1e-05 of norms",
         "head_dim=4",
         "window_size=3",
-        "channel attention that weighs queries, as published",
+        "channel attention that weights queries, as published",
     )
     describe(file, architecture="davit_tiny", global_pool="avg", model_args=SIZES)
     found = match(file, create())
@@ -82,7 +82,7 @@ def test_florences_variant_is_refused_by_its_description(file):
 )
 def test_florences_variant_is_refused_by_its_names(tmp_path, name):
     sources.save_file({name: np.ones((24, 8), "f4")}, tmp_path / "file")
-    with pytest.raises(ValueError, match="those of a DaViT of Florence-2, which is not among the"):
+    with pytest.raises(ValueError, match="belong to a DaViT of Florence-2, which is not among the"):
         match(tmp_path / "file", create())
 
 
@@ -114,7 +114,7 @@ def test_a_file_of_a_model_with_an_image_head_starts_a_classifier(tmp_path):
     file = sources.save_timm(tmp_path / "blocks", "davit", **dict.fromkeys(parts))
     model = create()
     found = weights.match(file, model, sources.shapes(model, 32, 32, 3), head="fresh")
-    said = "head fresh (none there → 7 classes, with fc_norm, which the file lacks as well)"
+    said = "head fresh (none in the file → 7 classes, with fc_norm, which the file also lacks)"
     assert said in found.describe()
     assert not [name for name in dict(found.read()) if "fc_norm" in name]
     file = sources.save_timm(tmp_path / "damaged", "davit", **dict.fromkeys(parts[1:]))

@@ -150,20 +150,20 @@ def test_what_is_said_of_another_architecture_is_ignored_and_it_is_said(file, sa
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ({"architecture": "vit_base_patch16_224"}, "patch_size=16 where these have 8"),
-        ({"architecture": "vit_other_patch32_224"}, "patch_size=32 where these have 8"),
+        ({"architecture": "vit_base_patch16_224"}, "patch_size=16, and these arrays 8"),
+        ({"architecture": "vit_other_patch32_224"}, "patch_size=32, and these arrays 8"),
         (
             {"architecture": "vit_small_patch16_224", "model_args": SIZES | {"depth": 12}},
-            "depth=12 where these have 3",
+            "depth=12, and these arrays 3",
         ),
-        ({"model_type": "vit", "hidden_size": 768}, "dim=768 where these have 36"),
+        ({"model_type": "vit", "hidden_size": 768}, "dim=768, and these arrays 36"),
     ],
 )
 def test_a_model_of_other_sizes_vouches_for_nothing_and_is_still_asked(file, said, why):
     """timm does not save sizes that `create_model` was given: the file may be its own."""
     describe(file, **said)
     found = match(file, sources.vit())
-    assert f"which has {why}: it may be another file's" in found.describe()
+    assert f"which has {why}: it may describe another file" in found.describe()
     assert "num_heads=3" in found.assumed  # and not as many as by that name
     assert "activation='gelu' (exact)" in found.assumed
     if "model_type" in said:  # of transformers, which have another word for it
@@ -201,7 +201,7 @@ def test_what_nothing_shows_is_listed(file, said, assumed):
     assert len(found.assumed) == len(assumed)
     assert all(map(str.startswith, found.assumed, assumed))
     sentence = found.describe_assumed()
-    assert sentence.startswith("assumed, because neither arrays nor a descr" if assumed else "")
+    assert sentence.startswith("assumed, because neither the arrays nor a d" if assumed else "")
     assert bool(sentence) == bool(assumed)
 
 
@@ -213,11 +213,11 @@ def test_small_epsilons_other_classes_and_unknown_arguments_are_noted(file):
         id2label={str(n): "" for n in range(1000)},
     )
     notes = match(file, sources.vit()).describe()
-    assert "epsilon of norms 1e-06 here, 1e-12 by config.json beside the file" in notes
+    assert "the epsilon of norms is 1e-06 here and 1e-12 in config.json beside the file" in notes
     assert "says num_classes=1000, and the head has 7: make sure" in notes
     describe(file, model_args={"drop_rate": 0.1, "wave_\x1b[2J": "large"})
     notes = match(file, sources.vit()).describe()
-    assert r"also says wave_\x1b[2J='large', which is not known here" in notes
+    assert r"also says wave_\x1b[2J='large', which was not checked" in notes
 
 
 def test_what_a_fresh_head_reads_is_not_assumed(file):
@@ -350,7 +350,7 @@ def test_class_names_as_others_write_them(tmp_path, said, note):
     ("content", "why"),
     [
         ("{,}", "is not valid JSON"),
-        ("[1]", "holds no JSON object"),
+        ("[1]", "contains no JSON object"),
         ("[" * 100_000, "is not valid"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_pickle_is_refused_unread(tmp_path, protocol, zipped):
 def test_an_npz_with_pickled_objects_is_refused_unread(tmp_path):
     file = tmp_path / "weights.npz"
     np.savez(file, **{"embedding/kernel": np.array([Explosive()], object)})
-    with pytest.raises(ValueError, match=r"holds pickled objects \(embedding/kernel.npy\)"):
+    with pytest.raises(ValueError, match=r"contains pickled objects \(embedding/kernel.npy\)"):
         match(file)
 
 
@@ -93,7 +93,7 @@ def test_a_model_in_shards(tmp_path):
     with pytest.raises(ValueError, match=r"shard 2 of 2.* give .* model\.safetensors\.index\.json"):
         match(second)
     with pytest.raises(
-        ValueError, match=r"give the file of weights in it, model\.safetensors\.index\.json or"
+        ValueError, match=r"give a file of weights in it, model\.safetensors\.index\.json or"
     ):
         match(tmp_path)
     digest = weights.fingerprint(index)
@@ -198,7 +198,7 @@ def test_other_floats_become_float32(tmp_path, dtype):
     assert (
         match(tmp_path / "file")
         .describe()
-        .endswith(f"{number} of {number} arrays are {name} there, read as float32")
+        .endswith(f"{number} of {number} arrays are stored as {name}, read as float32")
     )
     variables = sources.read(tmp_path / "file", sources.vit())
     bias = variables["params"]["head"]["bias"]
@@ -212,7 +212,7 @@ def test_bfloat16_in_an_npz(tmp_path):
     np.savez(tmp_path / "file", **{k: x.astype(jnp.bfloat16) for k, x in augreg.items()})
     model = sources.vit(dim=24, depth=2, mlp_dim=48)
     found = weights.match(tmp_path / "file.npz", model, sources.shapes(model))
-    assert "40 of 40 arrays are bfloat16 there" in found.describe()
+    assert "40 of 40 arrays are stored as bfloat16" in found.describe()
     bias = dict(found.read())["params/head/bias"]
     np.testing.assert_allclose(bias, augreg["head/bias"], rtol=0.01)
     pairs = np.zeros(7, [("a", "i1"), ("b", "i1")])  # of two bytes, too
@@ -225,7 +225,7 @@ def test_names_in_a_wrapper_and_no_path(tmp_path):
     state = sources.timm_state("vit_token")
     save_file({f"module.{k}": np.ascontiguousarray(x) for k, x in state.items()}, tmp_path / "file")
     with pytest.raises(
-        ValueError, match=r"save it without the 'module\.' that all names begin with"
+        ValueError, match=r"save it without the prefix 'module\.' that all names begin with"
     ):
         match(tmp_path / "file")
     with pytest.raises(ValueError, match=r"weights='': give the path"):

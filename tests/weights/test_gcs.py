@@ -117,7 +117,7 @@ def test_an_object_that_is_replaced_is_so_for_the_next_process(bucket, content, 
     assert weights.fingerprint(URL) == digest
     assert in_new_process(URL).name == f"{URL}#{second}"
     assert weights.fingerprint(URL) != digest
-    message = rf"^weights='{URL}#{first}': the object has no generation {first} any more: leave it"
+    message = rf"^weights='{URL}#{first}': the object no longer has generation {first}: leave it"
     with pytest.raises(ValueError, match=message):
         match(f"{URL}#{first}")
 
@@ -168,7 +168,7 @@ def test_an_object_that_changes_while_it_is_downloaded(bucket, content, cache, d
     name = "vit/model.safetensors"  # the same size, and a whole answer
     change = bucket.delete if deleted else (lambda name: bucket.put(name, content[::-1]))
     bucket.before = lambda: change(name)
-    message = rf"^weights='{URL}' was replaced or deleted while .*: start again; .*#GENERATION$"
+    message = rf"^weights='{URL}' was replaced or deleted during .*: start again; .*#GENERATION$"
     with pytest.raises(OSError, match=message):
         match(URL)
     assert kept(cache) == []
@@ -177,14 +177,14 @@ def test_an_object_that_changes_while_it_is_downloaded(bucket, content, cache, d
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("gs://", "is not an object: give gs://BUCKET/NAME, or .*#GENERATION; a run is copied"),
+        ("gs://", "is not an object: give gs://BUCKET/NAME, or .*#GENERATION; copy a run with"),
         ("gs://bucket", "is not an object"),
         ("gs:///vit", "is not an object"),
         ("gs://bucket/vit/", "is not an object"),
         ("gs://bucket/..", "is not an object"),
         ("gs://bucket/v\0", "is not an object"),
         ("gs://-/vit", r"is not an object: .* \(Bucket names must start and end with"),
-        ("gs://bucket/vit", "is a folder, .*: give a file in it; a run is copied with `gcloud sto"),
+        ("gs://bucket/vit", "is a folder, .*: give a file in it; copy a run with `gcloud sto"),
         (f"{URL}s", rf"does not exist: there is {URL}$"),
         ("gs://bucket/none/vit", "does not exist: check the spelling$"),
         ("gs://none/vit", "there is no bucket 'none': check the spelling$"),
@@ -201,7 +201,7 @@ def test_what_may_not_be_read(bucket):
     advice = r"\): run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS"
     for status, reason in ((401, "there are none"), (403, "403 .*no access")):
         bucket.refusal = lambda _, status=status: status
-        message = rf"^weights='{URL}' does not exist, or may not be read .* \({reason}{advice}"
+        message = rf"^weights='{URL}' does not exist, or the credentials on this machine may not read it \({reason}{advice}"
         with pytest.raises(ValueError, match=message):
             match(URL)
 
@@ -250,7 +250,7 @@ def test_a_bucket_that_cannot_be_reached(cache, monkeypatch):
 def test_a_cache_that_cannot_be_written(bucket, content, monkeypatch):
     bucket.put("vit/model.safetensors", content)
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
-    message = rf"^weights='{URL}' cannot be kept in /proc/none/pnoise_jax/gcs \(.*\): make room th"
+    message = rf"^weights='{URL}' cannot be stored in /proc/none/pnoise_jax/gcs \(.*\): free spa"
     with pytest.raises(OSError, match=message):
         match(URL)
 
@@ -261,7 +261,9 @@ def test_a_file_that_there_is_no_room_for(bucket, content, cache):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, limit[1]))
     try:
-        with pytest.raises(OSError, match=rf"^weights='{URL}' cannot be kept in .*File too large"):
+        with pytest.raises(
+            OSError, match=rf"^weights='{URL}' cannot be stored in .*File too large"
+        ):
             match(URL)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

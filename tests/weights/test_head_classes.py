@@ -15,7 +15,7 @@ NAMES, NUMBERS = ("ant", "bee", "cat"), ("0", "1", "2")
         (NAMES, NUMBERS, "the file has names for its classes, and the data has none"),
         (NAMES, None, "the file has names for its classes, and the data has none"),
         (None, NAMES, "the file has none of the data's class names"),
-        (NUMBERS, NAMES, "the file names its classes in another way than the data"),
+        (NUMBERS, NAMES, "the file and the data name their classes differently"),
         (NAMES, NAMES, ""),
         (None, NUMBERS, ""),
         (None, None, ""),

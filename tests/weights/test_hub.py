@@ -175,7 +175,7 @@ def test_what_is_not_an_id(running, name):
 
 def test_a_hub_that_cannot_be_reached(hub, files, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    message = rf"^weights='{ID}' cannot be downloaded \(.*\): check the connection; or run `hf down"
+    message = rf"^weights='{ID}' cannot be downloaded \(.*\): check the connection, or run `hf down"
     with pytest.raises(OSError, match=message):
         match(ID)
 

@@ -59,7 +59,7 @@ def test_registers_without_positions_for_a_model_that_has_them(tmp_path):
     state = sources.timm_state("vit_all_tokens")
     file = save(tmp_path, "vit_all_tokens", pos_embed=state["pos_embed"][:, 4:])
     found = match(file, create("vit_all_tokens"))
-    assert "the learned tokens have no positions there: zero" in found.describe()
+    assert "the learned tokens have no positions in the file: set to zero" in found.describe()
     positions = dict(found.read())["params/pos_embed"]
     np.testing.assert_array_equal(positions[:, :4], 0)
     np.testing.assert_array_equal(positions[:, 4:], state["pos_embed"][:, 4:])

@@ -45,9 +45,7 @@ def test_without_a_first_convolution_the_file_is_told_to_lack_it(tmp_path):
 
 def test_a_model_of_another_kind_is_told_to_lack_a_head(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token")
-    with pytest.raises(
-        ValueError, match=r"^the model has no params/head for .*: give one of pnoise_"
-    ):
+    with pytest.raises(ValueError, match=r"^the model has no params/head for .*: use a model of "):
         weights.load(file, nn.Dense(3))
 
 
@@ -57,6 +55,6 @@ def test_what_was_done_is_said(tmp_path):
     said = []
     weights.load(file, sources.vit(9, image_size=(48, 40)), head="auto", report=said.append)
     taken, assumed, images = said
-    assert assumed.startswith("assumed, because neither arrays nor a description show it: activa")
+    assert assumed.startswith("assumed, because neither the arrays nor a description show it: ac")
     assert taken.endswith("head fresh (7 → 9 classes); position embedding 4×4 → 6×5")
     assert images.startswith("the weights expect mean (0.25, 0.5, 0.5)")

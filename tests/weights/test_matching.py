@@ -44,7 +44,7 @@ def test_a_head_to_keep_must_fit(timm_vit, tmp_path):
         match=(
             r"2 of another shape: head\.bias \(7,\), where params/head/bias is \(9,\), "
             r"head\.weight \(7, 36\), .*\n  The file has a head of 7 classes, and the model is for "
-            r"9: to train, set weights_head='auto' .*; to evaluate, give data of .*$"
+            r"9: to train, set weights_head='auto' .*; to evaluate, use data with .*$"
         ),
     ) as error:
         match(timm_vit, sources.vit(9), head="keep")
@@ -56,7 +56,8 @@ def test_a_head_to_keep_must_fit(timm_vit, tmp_path):
     ):
         match(file, sources.vit(), head="keep")
     assert (
-        "head fresh (none there → 7 classes)" in match(file, sources.vit(), head="auto").describe()
+        "head fresh (none in the file → 7 classes)"
+        in match(file, sources.vit(), head="auto").describe()
     )
     with pytest.raises(ValueError, match=r"weights_head='zero': choose one of auto, keep, fresh"):
         match(file, sources.vit(), head="zero")
@@ -77,7 +78,9 @@ def test_a_class_token_without_a_position_gets_zero(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", pos_embed=state["pos_embed"][:, 1:])
     for side, grid in ((32, ""), (48, "position embedding 4×4 → 6×6; ")):
         found = match(file, sources.vit(image_size=side))
-        assert found.describe().endswith(f"{grid}the class token has no position there: zero")
+        assert found.describe().endswith(
+            f"{grid}the class token has no position in the file: set to zero"
+        )
     small = dict(match(file, sources.vit()).read())["params/pos_embed"]
     np.testing.assert_array_equal(small[:, 0], 0)
     np.testing.assert_array_equal(small[:, 1:], state["pos_embed"][:, 1:])
@@ -97,7 +100,7 @@ def test_positions_that_are_no_square_cannot_be_resized(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", pos_embed=np.ones((1, 7, 36), "f4"))
     as_they_are = match(file, sources.vit(image_size=(16, 24))).describe()
     assert as_they_are.endswith(
-        "; 7 positions taken as they are, read as 1 + 2×3: the file does not say which"
+        "; 7 positions used unchanged, read as 1 + 2×3: the file does not say which"
     )
     with pytest.raises(ValueError, match="pos_embed has 7 positions, which is not a square grid"):
         match(file, sources.vit())
@@ -116,7 +119,7 @@ def test_positions_of_which_nothing_tells_the_grid_are_not_taken_in_silence(tmp_
     file = with_sixteen_positions(tmp_path / "file")
     found = match(file, sources.vit(image_size=(24, 40)))
     assert found.describe().endswith(
-        "; 16 positions taken as they are, read as 1 + 3×5 and not as 4×4 without the class "
+        "; 16 positions used unchanged, read as 1 + 3×5, not as 4×4 without the class "
         "token's: the file does not say which"
     )
 
@@ -126,11 +129,15 @@ def test_positions_of_which_nothing_tells_the_grid_are_not_taken_in_silence(tmp_
     [
         ([24, 40], (24, 40), "head kept (7 classes)"),
         ([24, 40], (40, 24), "head kept (7 classes); position embedding 3×5 → 5×3"),
-        ([16, 64], (16, 64), "(7 classes); the class token has no position there: zero"),
+        (
+            [16, 64],
+            (16, 64),
+            "(7 classes); the class token has no position in the file: set to zero",
+        ),
         # None that so many positions can be of: the guess stands.
-        ([24, 56], 32, "(7 classes); the class token has no position there: zero"),
-        ([8, 8], 32, "(7 classes); the class token has no position there: zero"),
-        (["a", None], 32, "(7 classes); the class token has no position there: zero"),
+        ([24, 56], 32, "(7 classes); the class token has no position in the file: set to zero"),
+        ([8, 8], 32, "(7 classes); the class token has no position in the file: set to zero"),
+        (["a", None], 32, "(7 classes); the class token has no position in the file: set to zero"),
     ],
 )
 def test_the_grid_that_a_file_states(tmp_path, stated, model, said):
@@ -161,7 +168,7 @@ def test_missing_unexpected_and_misshapen_arrays_are_told_together(tmp_path):
     with pytest.raises(
         ValueError,
         match=(
-            r"file' does not fit config\.model:\n  The file's model has attention in place of .*\n"
+            r"file' does not fit config\.model:\n  The file's model has attention instead of .*\n"
             r"  1 missing: params/norm/bias \(36,\)\n"
             r"  1 unexpected: attn_pool\.latent \(36,\)\n  3 of another shape: "
             r"blocks\.1\.mlp\.fc1\.weight \(70, 36\), here \(36, 70\), where "
@@ -308,6 +315,6 @@ def test_a_file_that_may_not_be_read_is_named(timm_vit, monkeypatch):
 def test_frequent_names_that_are_not_known(tmp_path, name, whose):
     sources.save_file({name: np.ones(3, "f4")}, tmp_path / "file")
     with pytest.raises(
-        ValueError, match=f"those of {whose}, which are not read: give weights of timm's"
+        ValueError, match=f"belong to {whose}, which are not supported: give weights of timm"
     ):
         match(tmp_path / "file", sources.vit())

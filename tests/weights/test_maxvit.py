@@ -54,7 +54,7 @@ def test_what_no_array_shows_is_assumed_or_confirmed(file):
         "pooling='mean'",
         "activation='gelu_tanh'",
         "epsilon=0.001 of norms",
-        "padding as TensorFlow's, heads behind queries, keys and values",
+        "padding as in TensorFlow, heads behind queries, keys and values",
     )
     sizes = {"embed_dim": [8, 16], "depths": [2, 1], "stem_width": 8, "block_type": ["M", "M"]}
     describe(file, architecture="maxvit_tiny_tf_224", global_pool="avg", model_args=sizes)

@@ -45,7 +45,7 @@ def test_what_is_no_floating_point_number_is_told_with_the_rest(tmp_path):
     np.savez(tmp_path / "file.npz", **arrays)
     model = sources.vit(dim=24, depth=2, mlp_dim=48)
     missing = "\n  1 missing: params/norm/bias (24,)"
-    said = "that are not floating-point, to be saved as float32: cls (bool)"
+    said = "not floating-point (save them as float32): cls (bool)"
     assert error(tmp_path / "file.npz", model).endswith(f"{missing}\n  2 {said}, head/bias (int64)")
     assert error(tmp_path / "file.npz", model, head="fresh").endswith(f"{missing}\n  1 {said}")
 
@@ -54,13 +54,13 @@ def test_what_is_no_floating_point_number_is_told_with_the_rest(tmp_path):
     ("key", "part"),
     [
         ("blocks.2.attn.q_norm.weight", "norms of queries and keys"),
-        ("attn_pool.latent", "attention in place of the pooling"),
+        ("attn_pool.latent", "attention instead of the pooling"),
     ],
 )
 def test_a_vit_as_there_is_none_here(key, part, tmp_path):
     """No name of a model would help, not even where another option differs."""
     file = sources.save_timm(tmp_path / "file", "vit_token", **{key: np.ones(36, "f4")})
-    said = f"\n  The file's model has {part} ({key}): no model here has that, so use other weights"
+    said = f"\n  The file's model has {part} ({key}): no model here has this, so use other weights"
     assert error(file, sources.vit()).endswith(f"{said}\n  1 unexpected: {key} (36,)")
     assert f"model:{said}\n" in error(file, sources.vit(depth=2))
 
@@ -76,7 +76,7 @@ def test_a_vit_as_there_is_none_here(key, part, tmp_path):
 )
 def test_a_deit_with_what_only_vits_have_here(key, part, tmp_path):
     file = sources.save_timm(tmp_path / "file", "deit_distilled", **{key: np.ones(24, "f4")})
-    said = f"\n  The file's model has {part} ({key}): no model here has that, so use other weights"
+    said = f"\n  The file's model has {part} ({key}): no model here has this, so use other weights"
     assert said in error(file, sources.vit())
 
 
@@ -148,7 +148,9 @@ def test_advice_on_tables_is_given_once(tmp_path):
 def test_images_of_other_channels_are_told(tmp_path):
     grey = {"patch_embed.proj.weight": np.ones((36, 1, 8, 8), "f4")}
     file = sources.save_timm(tmp_path / "file", "vit_token", **grey)
-    said = "model:\n  The file is for images of 1 channel(s), and these have 3: use other weights"
+    said = (
+        "model:\n  The file is for images with 1 channel(s), and the data has 3: use other weights"
+    )
     assert said in error(file, sources.vit())
 
 
@@ -203,7 +205,7 @@ def test_windows_that_differ_are_not_resized(tmp_path, sides, said):
     file = swin_with_windows(tmp_path / "file", *sides)
     message = error(file, timm.create("swin"))
     assert "of another shape: layers." in message
-    assert f"\n  The file's windows are of {said} tokens from stage to stage, which no" in message
+    assert f"\n  The file's windows have {said} tokens from stage to stage, which no" in message
 
 
 @pytest.mark.parametrize(

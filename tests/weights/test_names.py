@@ -114,7 +114,7 @@ def test_two_arrays_for_the_same_place(tmp_path):
 def test_what_stands_before_all_names_is_said(wrapper, tmp_path):
     state = {wrapper + k: np.ascontiguousarray(x) for k, x in timm_state().items()}
     sources.save_file(state, tmp_path / "file")
-    message = f"save it without the '{wrapper}' that all names begin with"
+    message = f"save it without the prefix '{wrapper}' that all names begin with"
     with pytest.raises(ValueError, match=message):
         match(tmp_path / "file", sources.vit())
     sources.save_file(state | {"n_averaged": np.ones(1, "f4")}, tmp_path / "file")
@@ -139,7 +139,9 @@ def test_names_that_nobody_knows(tmp_path):
 
 
 def test_a_user_whom_nobody_knows():
-    with pytest.raises(ValueError, match=r"weights='~nosuchuser/x' begins with a user who is not"):
+    with pytest.raises(
+        ValueError, match=r"weights='~nosuchuser/x' begins with an unknown user: give"
+    ):
         match("~nosuchuser/x", sources.vit())
 
 

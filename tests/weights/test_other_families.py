@@ -49,14 +49,14 @@ def convnext(*, block="stages.{}.blocks.{}", dwconv="conv_dw", fc1="mlp.fc1", **
         ({"stages.0.blocks.0.norm3.weight": (1,)}, "a ResNet V2 (pre-activation)"),
         (
             {"stages.0.blocks.0.attn.logit_scale": (2,)},
-            "a Swin Transformer V2 of another kind (cr)",
+            "another variant of Swin Transformer V2 (cr)",
         ),
         ({"blocks.0.mlp_tokens.fc1.weight": (3, 4)}, "an MLP-Mixer"),
     ],
 )
 def test_another_family_is_told_as_such(tmp_path, arrays, family):
     said = error(tmp_path, arrays)
-    assert f"which are those of {family}, which is not among the models here: give wei" in said
+    assert f"which belong to {family}, which is not among the models here: give wei" in said
     assert "save it without" not in said
     assert "config.model" not in said
 
@@ -94,7 +94,7 @@ def test_a_vit_with_rotary_positions_is_no_deit3(tmp_path, name):
     model = models.create_model(name, num_classes=7, **timm.MODELS["vit_all_tokens"][1])
     renamed = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): x for k, x in state.items()}
     said = error(tmp_path, renamed, model)
-    assert "those of an EVA or a ViT with rotary positions, which is not among the models" in said
+    assert "belong to an EVA or a ViT with rotary positions, which is not among the models" in said
 
 
 def test_blocks_without_a_stem_are_not_a_wrapped_model(tmp_path):
@@ -143,7 +143,7 @@ def test_a_hybrid_is_told_by_its_stem(tmp_path):
         "patch_embed.proj.weight": (36, 64, 1, 1),
     }
     said = error(tmp_path, state | stem)
-    assert "has convolutions in place of the patch embedding (patch_embed.backbone.conv" in said
+    assert "has convolutions instead of the patch embedding (patch_embed.backbone.conv" in said
     assert "channel(s)" not in said
 
 

@@ -124,7 +124,7 @@ def test_where_nothing_says_it_it_is_unknown(tmp_path, text):
     assert expected_by(file) is None
     model = sources.vit()
     said = weights.match(file, model, sources.shapes(model)).describe_preprocessing()
-    assert said.endswith("the weights expect is not known: check data.*")
+    assert said.endswith("the weights expect are unknown: check data.*")
 
 
 def test_metadata_go_before_what_lies_beside(tmp_path):

@@ -1,1 +1,1 @@
-"""Adapts the arrays of a file to a model, where that is allowed: the head and the positions."""
+"""Adapts the arrays of a file that may differ from the model's: the head and the positions."""

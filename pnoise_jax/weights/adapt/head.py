@@ -1,4 +1,4 @@
-"""Keeps the head of a file, with its classes in the model's order, or leaves it out."""
+"""Keeps the file's head, with its classes in the model's order, or leaves it out."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -12,39 +12,39 @@ from pnoise_jax.weights.errors import weights_field
 from pnoise_jax.weights.formats.array_file import ArrayFile
 
 HEADS = ("auto", "keep", "fresh")
-_HEAD_PATHS = ("params/head/", "params/head_dist/")  # the latter of DeiT's distillation token
-_PRE_LOGITS = "params/pre_logits/"  # the original ViT's layer in front of the head, part of it
-# Between the last block and the head. A model that was trained with an image head lacks them.
+_HEAD_PATHS = ("params/head/", "params/head_dist/")  # the second is for DeiT's distillation token
+_PRE_LOGITS = "params/pre_logits/"  # the original ViT's layer in front of the head: part of it
+# Modules between the last block and the head. A model trained with an image head lacks them.
 _POOLING = ("fc_norm", "pre_head", "attn_pool")
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadClasses:
-    """The classes of a file's head and of the model that may take it, compared by name.
+    """Compares the classes of a file's head with the model's, by name.
 
     Attributes:
-      file: with the head.
-      model_classes: of the model, by label; None where they are not known.
+      file: the file with the head.
+      model_classes: the model's class names, by label; None if they are unknown.
     """
 
     file: ArrayFile
     model_classes: Sequence[str] | None
 
     def conflict(self, number: int) -> str:
-        """Why a head of this number of classes cannot be kept; "" where it can."""
+        """Why a head with this number of classes cannot be kept; "" if it can."""
         try:
             self._match(number)
         except class_names.DifferentClassesError as error:
             return (
-                f"{error}. Set weights_head='fresh' (or 'auto') to train a new head, or give "
-                "weights, or data, of the same classes"
+                f"{error}. Set weights_head='fresh' (or 'auto') to train a new head, or use "
+                "weights or data with the same classes"
             )
         return ""
 
     def order(self, number: int) -> tuple[np.ndarray | None, str]:
-        """Where each class of the model is in the file's head, and a note on that.
+        """The index in the file's head of each class of the model, and a note about it.
 
-        The order is None where it is the same or not known.
+        The indices are None if the order is the same or unknown.
         """
         match = self._match(number)
         theirs, ours = self.file.class_names, self.model_classes
@@ -72,7 +72,7 @@ class HeadClasses:
             return f"the file names {len(names)} classes"
         if names is None:
             return "the file has none of the data's class names"
-        return "the file names its classes in another way than the data"
+        return "the file and the data name their classes differently"
 
     def _match(self, number: int) -> class_names.Match:
         names = self.file.class_names
@@ -83,7 +83,7 @@ class HeadClasses:
 
 
 def head_paths(paths: Iterable[str]) -> list[str]:
-    """Those of the paths that belong to a head."""
+    """The paths that belong to a head."""
     return [path for path in paths if path.startswith(_HEAD_PATHS)]
 
 
@@ -91,19 +91,19 @@ def adapt_head(match: PartialMatch, choice: str, classes: HeadClasses) -> Partia
     """Leaves out the file's head or puts its classes into the model's order.
 
     Args:
-      match: all that the file has.
+      match: everything in the file.
       choice: one of HEADS.
-      classes: of the file and of the model.
+      classes: the classes of the file and of the model.
 
     Raises:
-      ValueError: the choice is not one of HEADS, or the model has no head; or a head is to be kept
-        and has other classes.
+      ValueError: the choice is not one of HEADS; or the model has no head; or the choice is "keep"
+        and the file's head has the same number of classes, but other ones.
     """
     if choice not in HEADS:
         raise ValueError(f"weights_head={choice!r}: choose one of {', '.join(HEADS)}")
     if "params/head/bias" not in match.wanted:
         raise ValueError(
-            "the model has no params/head for a file's head: give one of pnoise_jax.models"
+            "the model has no params/head for the file's head: use a model of pnoise_jax.models"
         )
     number = match.wanted["params/head/bias"][0]
     same_number = choice != "fresh" and _num_classes(match.entries) == number
@@ -114,14 +114,14 @@ def adapt_head(match: PartialMatch, choice: str, classes: HeadClasses) -> Partia
         return _keep(match, classes, number)
     if choice == "keep":
         return match.with_advice(_advise_on_classes(_num_classes(match.entries), number))
-    return _leave_out(match, number, "; those of the file have other names" if conflict else "")
+    return _leave_out(match, number, "; the file's classes have other names" if conflict else "")
 
 
 def _keep(match: PartialMatch, classes: HeadClasses, number: int) -> PartialMatch:
     if _pre_logits(match.entries):
         match = match.with_advice(
-            "The file has a layer in front of its head (pre_logits), which belongs to it: set "
-            "weights_head='fresh' to leave out both"
+            "The file has a layer in front of its head (pre_logits), which is part of the head: "
+            "set weights_head='fresh' to leave out both"
         )
     order, note = classes.order(number)
     if order is not None:
@@ -136,18 +136,18 @@ def _leave_out(match: PartialMatch, number: int, note: str) -> PartialMatch:
     fresh, before = set(head_paths(match.wanted)), _num_classes(match.entries)
     if before is None and (pooling := _lacking_pooling(match)):
         fresh |= {path for path in match.wanted if path.split("/")[1] in pooling}
-        note += f", with {' and '.join(pooling)}, which the file lacks as well"
+        note += f", with {' and '.join(pooling)}, which the file also lacks"
     match = dataclasses.replace(
         match,
         entries={path: entry for path, entry in match.entries.items() if path not in left_out},
         wanted={path: shape for path, shape in match.wanted.items() if path not in fresh},
     )
-    before = "none there" if before is None else before
+    before = "none in the file" if before is None else before
     return match.with_note(f"head fresh ({before} → {number} classes{note})")
 
 
 def _lacking_pooling(match: PartialMatch) -> list[str]:
-    """The modules between the last block and the head, if the file has nothing of any of them."""
+    """The model's modules between the last block and the head, if the file has none of them."""
     wanted = [name for name in _POOLING if _has_module(match.wanted, name)]
     return [] if any(_has_module(match.entries, name) for name in wanted) else wanted
 
@@ -157,11 +157,11 @@ def _has_module(paths: Iterable[str], name: str) -> bool:
 
 
 def _advise_on_classes(theirs: int | None, ours: int) -> str:
-    there = "no head" if theirs is None else f"a head of {theirs} classes"
+    file_head = "no head" if theirs is None else f"a head of {theirs} classes"
     return (
-        f"The file has {there}, and the model is for {ours}: to train, set weights_head='auto' for "
-        "a fresh head where classes differ, or 'fresh' for one in any case; to evaluate, give data "
-        "of the file's classes"
+        f"The file has {file_head}, and the model is for {ours}: to train, set weights_head='auto' "
+        "for a fresh head if the classes differ, or 'fresh' to always get one; to evaluate, use "
+        "data with the file's classes"
     )
 
 
@@ -170,7 +170,7 @@ def _pre_logits(entries: Entries) -> list[str]:
 
 
 def _num_classes(entries: Entries) -> int | None:
-    """Of the head's kernel, or of the bias where only that is there; None without a head."""
+    """From the head's kernel, or from its bias if there is no kernel; None without a head."""
     paths = (f"{head}{leaf}" for head in _HEAD_PATHS for leaf in ("kernel", "bias"))
     shapes = (entries[path].shape for path in paths if path in entries)
     return next((shape[-1] for shape in shapes if shape), None)

@@ -1,4 +1,4 @@
-"""A file's arrays on their way into a model; each adaptation gives a new `PartialMatch`."""
+"""A file's arrays on their way into a model; each adaptation returns a new `PartialMatch`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from pnoise_jax.weights.formats.array_file import Shape
 
 @dataclasses.dataclass(frozen=True)
 class PartialMatch:
-    """What has been adapted so far.
+    """The state of a match after the adaptations so far.
 
     Attributes:
-      entries: what the file has, by our paths.
-      wanted: the shapes of what the model takes from it.
-      notes: what was done to make it fit.
-      advice: what the user can do where that was not possible; the shapes then differ.
+      entries: the file's arrays, by our paths.
+      wanted: the shapes of the arrays that the model needs from the file, by our paths.
+      notes: what was done to make the arrays fit.
+      advice: what the user can do about arrays that could not be adapted; their shapes differ.
     """
 
     entries: Entries
@@ -24,15 +24,15 @@ class PartialMatch:
     advice: tuple[str, ...] = ()
 
     def with_note(self, note: str) -> "PartialMatch":
-        """This with one more note; a repeated one is dropped."""
+        """A copy with one more note; a repeated note is dropped."""
         return dataclasses.replace(self, notes=tuple(dict.fromkeys((*self.notes, note))))
 
     def with_advice(self, advice: str) -> "PartialMatch":
-        """This with one more piece of advice."""
+        """A copy with one more piece of advice."""
         return dataclasses.replace(self, advice=(*self.advice, advice))
 
     def with_entry(self, path: str, entry: Entry) -> "PartialMatch":
-        """This with another entry for a path."""
+        """A copy with another entry for a path."""
         return dataclasses.replace(self, entries=self.entries | {path: entry})
 
     def entry_of_same_rank(self, path: str) -> Entry | None:

@@ -1,4 +1,4 @@
-"""Takes position embeddings and tables of relative positions to the model's grid of patches."""
+"""Adapts position embeddings and relative position tables to the model's grid of patches."""
 
 import math
 
@@ -22,10 +22,10 @@ def adapt_positions(
 ) -> PartialMatch:
     """Resizes position embeddings to the model's grid of patches.
 
-    The file's grid is the one that the file states, else a square with a position for each token.
-    Where neither works but the numbers of positions agree, the grids are taken to be the same, as
-    timm and big_vision do, and a note says so; else it is a square without the class token's
-    position.
+    The file's grid is the one that the file states, or else a square with a position for each
+    token. If neither works but the numbers of positions agree, the grids are assumed to be the
+    same, as timm and big_vision do, and a note says so. Otherwise the grid is a square without a
+    position for the class token.
     """
     entry = match.entry_of_same_rank(_POSITIONS)
     if entry is None or entry.shape[0] != 1:
@@ -37,9 +37,9 @@ def adapt_positions(
     source = stated or resize.square_grid(number, prefix=tokens)
     same_number = number == match.wanted[_POSITIONS][1]
     if same_number and not stated and (not source or source[1] != tokens):
-        other = f" and not as {_show(source[0])} without the class token's" if source else ""
+        other = f", not as {_show(source[0])} without the class token's" if source else ""
         return match.with_note(
-            f"{number} positions taken as they are, read as {prefix} + {_show(target)}{other}: the "
+            f"{number} positions used unchanged, read as {prefix} + {_show(target)}{other}: the "
             "file does not say which"
         )
     if source is None:
@@ -56,7 +56,7 @@ def _resize_positions(
     prefix: int,
     interpolation: Interpolation,
 ) -> PartialMatch:
-    """Resizes from (grid, positions in front) of the file to those of the model, with notes."""
+    """Resizes from the file's (grid, positions in front) to the model's, with notes."""
     entry, (grid, file_prefix) = match.entries[_POSITIONS], source
     resized = resize.resize_embedding(
         entry,
@@ -75,12 +75,12 @@ def _resize_positions(
         tokens = (
             "class token has no position" if prefix == 1 else "learned tokens have no positions"
         )
-        match = match.with_note(f"the {tokens} there: zero")
+        match = match.with_note(f"the {tokens} in the file: set to zero")
     return match
 
 
 def _num_prefix_tokens(match: PartialMatch, prefix: int) -> int:
-    """How many tokens in front of the patches may have a position in the file."""
+    """How many tokens in front of the patches can have a position in the file."""
     if not prefix and any(count_tokens(match.wanted).values()):  # they have no positions
         return 0
     shapes = {path: entry.shape for path, entry in match.entries.items()}
@@ -90,9 +90,9 @@ def _num_prefix_tokens(match: PartialMatch, prefix: int) -> int:
 def _stated_grid(
     match: PartialMatch, file: ArrayFile, number: int, tokens: int
 ) -> tuple[Grid, int] | None:
-    """The grid of patches that the file's options state, and the positions in front of it.
+    """The grid of patches that the file's options state, and the number of positions in front.
 
-    None where they state nothing, or a grid that contradicts the number of positions.
+    None if the options state no grid, or one that contradicts the number of positions.
     """
     size = image_sides(file.options.get("image_size"))
     kernel = match.entry_of_same_rank("params/patch_embed/kernel")
@@ -104,12 +104,12 @@ def _stated_grid(
 
 
 def adapt_relative_positions(match: PartialMatch, model: nn.Module) -> PartialMatch:
-    """Resizes tables of relative positions, each of a square grid, to the model's grids.
+    """Resizes tables of relative positions, each for a square grid, to the model's grids.
 
-    Swin's tables are of windows; they stay as they are where one window size cannot explain all.
-    MaxViT's are of windows and of grids, and say themselves which.
+    Swin's tables are for windows; they stay as they are if no single window size explains them all.
+    MaxViT's tables are for windows and for grids, and their shapes state rows and columns.
     """
-    if isinstance(model, SwinTransformerV2):  # which computes its tables
+    if isinstance(model, SwinTransformerV2):  # it computes its tables
         return match
     if isinstance(model, MaxVit):
         return _adapt_maxvit(match, model)
@@ -127,7 +127,7 @@ def adapt_relative_positions(match: PartialMatch, model: nn.Module) -> PartialMa
         if grid is not None:
             match = match.with_entry(path, resize.resize_table_entry(entry, grid, target))
             match = match.with_note(f"relative positions {_show(grid)} → {_show(target)}")
-        elif not has_advice:  # it would be the same for all layers
+        elif not has_advice:  # the advice is the same for all layers
             advice = _not_square(entry.names[0], f"{entry.shape[0]} rows", target, model)
             match, has_advice = match.with_advice(advice), True
     return match
@@ -142,7 +142,7 @@ def _adapt_maxvit(match: PartialMatch, model: MaxVit) -> PartialMatch:
             if entry is None or entry.shape == match.wanted[path]:
                 continue
             if len(entry.shape) != 3 or not all(side % 2 for side in entry.shape[1:]):
-                continue  # of no grid, which the report on mismatches will show
+                continue  # not a grid's table; the report on mismatches will show it
             grid, target = _table_grid(entry.shape), model.attention_grid(layer)
             match = match.with_entry(path, resize.resize_table_of_heads(entry, grid, target))
             match = match.with_note(f"relative positions {_show(grid)} → {_show(target)}")
@@ -154,7 +154,7 @@ def _table_grid(shape: Shape) -> Grid:
 
 
 def _describe_windows(match: PartialMatch, model: SwinTransformer) -> str:
-    """Says that a file has windows of several sizes; "" where one size explains them."""
+    """Explains that a file has windows of several sizes; "" if one size explains them all."""
     grids_of: dict[int, set[Grid]] = {}  # by stage
     for layer in range(1, model.num_layers + 1):
         path = f"params/{model.layer_name(layer)}/{_TABLE}"
@@ -171,15 +171,15 @@ def _describe_windows(match: PartialMatch, model: SwinTransformer) -> str:
         return ""
     sizes = (" and ".join(map(_show, sorted(grids_of[stage]))) for stage in sorted(grids_of))
     return (
-        f"The file's windows are of {', '.join(sizes)} tokens from stage to stage, which no single "
-        "window_size gives, so they are not resized: use weights of a Swin with one window size"
+        f"The file's windows have {', '.join(sizes)} tokens from stage to stage, which no single "
+        "window_size produces, so they are not resized: use weights of a Swin with one window size"
     )
 
 
 def _not_square(name: str, number: str, target: Grid, model: nn.Module) -> str:
     fix = "use weights of a model with a square grid"
     if hasattr(model, "image_size"):
-        fix = "set model.image_size to the size of images that they were made for"
+        fix = "set model.image_size to the image size that the weights were trained for"
     return (
         f"{name} has {number}, which is not a square grid, so it cannot be resized to the model's "
         f"{_show(target)}: {fix}"

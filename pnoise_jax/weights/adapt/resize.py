@@ -1,4 +1,4 @@
-"""Resizes position embeddings and tables of relative position biases to other grids of tokens."""
+"""Resizes position embeddings and tables of relative position biases to another grid of tokens."""
 
 import math
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ _MAX_WINDOW = 1024  # tokens on a side; no image has more
 
 
 def square_grid(positions: int, *, prefix: int) -> tuple[Grid, int] | None:
-    """The square grid of patches among a number of positions, and the number in front of them.
+    """The square grid that a number of positions forms, and the number of positions in front of it.
 
     Args:
-      positions: how many the file has.
-      prefix: how many tokens the file has in front of the patches, such as a class token; in
-        big_vision, and in timm with `no_embed_class`, they have no positions.
+      positions: the number of positions in the file.
+      prefix: the number of tokens in front of the patches in the file, such as a class token. In
+        big_vision, and in timm with `no_embed_class`, these tokens have no positions.
 
     Returns:
-      None if the positions are not those of a square.
+      None if the positions do not form a square.
     """
     for in_front in (prefix, 0) if prefix else (0,):
         side = math.isqrt(max(positions - in_front, 0))
@@ -41,17 +41,17 @@ def resize_embedding(
     method: str,
     antialias: bool,
 ) -> Entry:
-    """Position embeddings for another grid.
+    """Resizes position embeddings to another grid.
 
-    The positions of class and distillation token stay as they are; where the file has none for
-    them and the model does, they are zero, which gives the same function.
+    The positions of the class and distillation tokens stay as they are. If the file has none for
+    them and the model does, they are zero, which computes the same function.
 
     Args:
       entry: (1, positions, dim).
       grid: rows and columns of patches in the file.
-      file_prefix: how many positions of other tokens are in front of them in the file.
+      file_prefix: the number of positions of other tokens in front of the patches in the file.
       target: the model's rows and columns.
-      prefix: how many positions of other tokens the model has.
+      prefix: the same number in the model.
       method, antialias: as in `resize`.
     """
     shape: Shape = (1, prefix + math.prod(target), entry.shape[-1])
@@ -69,14 +69,15 @@ def resize_embedding(
 def resize(
     x: np.ndarray, grid: Grid, target: Grid, *, method: str = "bicubic", antialias: bool = True
 ) -> np.ndarray:
-    """Resizes (1, rows * columns, dim) to another grid: as timm's `resample_abs_pos_embed`.
+    """Resizes (1, rows * columns, dim) to another grid, as timm's `resample_abs_pos_embed` does.
 
     Args:
-      x: of the old grid.
+      x: the embeddings of the old grid.
       grid, target: rows and columns, old and new.
       method: "bicubic" (Keys, a = -1/2), which timm uses for its own weights, or "bilinear", which
         it uses for Google's.
-      antialias: where the grid shrinks, as timm does for its own weights, and not for Google's.
+      antialias: whether to smooth when the grid shrinks. timm does for its own weights, and does
+        not for Google's.
     """
     if grid == target:
         return x
@@ -94,10 +95,10 @@ def table_grid(rows: int) -> Grid | None:
 
 
 def have_one_window_size(grids: Sequence[Grid]) -> bool:
-    """Whether one window size can give Swin's windows these rows and columns, stage after stage.
+    """Whether one window size explains these rows and columns of Swin's windows, stage by stage.
 
-    From stage to stage the grid of tokens halves, rounded up; where a window does not fit into it,
-    the whole grid is one window. How large the first grid is, nothing shows.
+    From stage to stage the grid of tokens halves, rounded up; if a window does not fit into it,
+    the whole grid is one window. The size of the first grid is unknown.
     """
     window = max(max(grid) for grid in grids)
     if window > _MAX_WINDOW:
@@ -117,13 +118,13 @@ def have_one_window_size(grids: Sequence[Grid]) -> bool:
 
 
 def resize_table_entry(entry: Entry, grid: Grid, target: Grid) -> Entry:
-    """A table for another grid.
+    """Resizes a table to another grid.
 
     Args:
-      entry: (relative positions + others, heads); the others, such as those of BEiT's class token,
-        come last and stay as they are.
+      entry: (relative positions + others, heads); the others, such as the rows for BEiT's class
+        token, come last and stay as they are.
       grid: rows and columns of tokens in the file.
-      target: the model's.
+      target: rows and columns of tokens in the model.
     """
     old, new = table_rows(grid), table_rows(target)
     shape = (new + entry.shape[0] - old, entry.shape[1])
@@ -135,12 +136,12 @@ def resize_table_entry(entry: Entry, grid: Grid, target: Grid) -> Entry:
 
 
 def resize_table_of_heads(entry: Entry, grid: Grid, target: Grid) -> Entry:
-    """A table for another grid, where heads come first and relative positions have two axes.
+    """Resizes a table with heads first and two axes of relative positions to another grid.
 
     Args:
       entry: (heads, 2 * rows - 1, 2 * columns - 1).
       grid: rows and columns of tokens in the file.
-      target: the model's.
+      target: rows and columns of tokens in the model.
     """
     heads = entry.shape[0]
     shape = (heads, *(2 * side - 1 for side in target))
@@ -150,17 +151,17 @@ def resize_table_of_heads(entry: Entry, grid: Grid, target: Grid) -> Entry:
 
 
 def table_rows(grid: Grid) -> int:
-    """How many relative positions two tokens of a grid can have."""
+    """The number of relative positions that two tokens of a grid can have."""
     return math.prod(2 * side - 1 for side in grid)
 
 
 def resize_table(x: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """Resizes (relative positions, heads) to another grid: as timm's `resize_rel_pos_bias_table`.
+    """Resizes (relative positions, heads) as timm's `resize_rel_pos_bias_table` does.
 
-    This is BEiT's way: near positions keep their biases, and the steps between the table's
-    positions grow outwards by a constant factor until they span the new grid. Between them it is
-    linear, as in timm; beyond the last, where the grid shrinks little or not at all, it is
-    constant. Where the grid shrinks, the table is cut.
+    This is BEiT's method: near positions keep their biases, and the steps between the table's
+    positions grow outwards by a constant factor until they span the new grid. Between positions the
+    table is interpolated linearly, as in timm; beyond the last one, if the grid shrinks little or
+    not at all, it is constant. If the grid shrinks, the table is cut.
     """
     if grid == target:
         return x

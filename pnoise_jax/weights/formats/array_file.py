@@ -1,4 +1,4 @@
-"""The arrays of a file before any of them is read: names, shapes, and how to read one."""
+"""The arrays of a file before any is read: names, shapes, and how to read one."""
 
 import contextlib
 import dataclasses
@@ -27,19 +27,19 @@ class Format(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayFile:
-    """The arrays of a file or a checkpoint, by the names that they have there.
+    """The arrays of a file or a checkpoint, by their stored names.
 
     Attributes:
       path: the file or directory.
       format: how the arrays are stored.
-      title: what it is, for the reader, such as "safetensors" or "EMA weights of step 12".
+      title: a description for the reader, such as "safetensors" or "EMA weights of step 12".
       shapes: the stored shape of every array.
-      open: opens the file for reading: a context manager that gives `read(name)`.
-      dtypes: the stored dtype of every array, as numpy names it.
+      open: opens the file for reading: returns a context manager that yields `read(name)`.
+      dtypes: the stored dtype of every array, by its numpy name.
       options: the model's options, as far as they are known.
-      model_info: what a safetensors file's metadata and config.json say; it may be about another
+      model_info: what a safetensors file's metadata and config.json say; this may be about another
         file.
-      class_names: the classes of the head, by label; None where they are not known.
+      class_names: the classes of the head, by label; None if they are unknown.
     """
 
     path: Path
@@ -56,10 +56,10 @@ class ArrayFile:
 def opener(
     kind: str, start: Callable[[contextlib.ExitStack], Read]
 ) -> Callable[[], contextlib.AbstractContextManager[Read]]:
-    """An `ArrayFile.open` that reports damage as ValueError.
+    """Returns an `ArrayFile.open` that reports damage as ValueError.
 
     Args:
-      kind: what the file is, for messages.
+      kind: the kind of file, for messages.
       start: opens the file; the stack closes it.
     """
 

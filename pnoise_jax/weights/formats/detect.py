@@ -23,7 +23,7 @@ _GIT_LFS = b"version https://"  # git-lfs.github.com/spec/v1
 
 
 def open_file(path: Path) -> ArrayFile:
-    """Opens an npz, a safetensors file, the index of several, or our own run or checkpoint.
+    """Opens an npz, a safetensors file, an index of several, or a run or checkpoint of ours.
 
     Only names and shapes are read.
 
@@ -41,30 +41,30 @@ def open_file(path: Path) -> ArrayFile:
     if start.startswith(_ZIP):
         return open_npz(path)
     if start.startswith(_EMPTY_ZIP):
-        raise ValueError("is an empty npz, or another empty archive: it holds no arrays")
+        raise ValueError("is an empty npz, or another empty archive: it contains no arrays")
     if is_safetensors(start):
         refuse_shard(path)
         return open_safetensors(path, {})
     if shards := read_index(path, start):
         return open_safetensors(path, shards)
     if start == _GIT_LFS:
-        raise ValueError("is a pointer of Git LFS, not the file: run `git lfs pull` beside it")
+        raise ValueError("is a Git LFS pointer, not the file: run `git lfs pull` in its directory")
     if pickles.is_pickle(path, start):
         raise ValueError(pickles.refusal(path))
     raise ValueError(
-        "is neither an npz nor a safetensors file nor the directory of a run; it has "
+        "is neither an npz nor a safetensors file nor a work directory of a run; it has "
         f"{path.stat().st_size} bytes and starts with {start!r}"
     )
 
 
 def fingerprint(weights: str | Path) -> str:
-    """A digest of all bytes of the weights, which tells them from others.
+    """A digest that identifies weights: of all bytes of files, or of a run's stored checksums.
 
     Args:
       weights: a file, the index of several, a run, an id of the Hugging Face hub, or a gs:// URL.
 
     Raises:
-      ValueError, OSError: there are none, or they cannot be read.
+      ValueError, OSError: there are no such weights, or they cannot be read.
     """
     path = places.local_path(weights)
     with naming_path(weights_field(weights), path):
@@ -82,7 +82,7 @@ def fingerprint(weights: str | Path) -> str:
 
 @functools.lru_cache(maxsize=64)  # the runs of a sweep start from the same weights
 def _digest(path: Path, size: int, changed: int) -> str:
-    del size, changed  # part of the key: where they differ it is another file
+    del size, changed  # only part of the cache key: if they differ, the file is another one
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -91,5 +91,5 @@ def _open_directory(path: Path) -> ArrayFile:
     inside = {f.name for pattern in (f"*{INDEX}", "*.safetensors") for f in path.glob(pattern)}
     if inside and not run_weights.has_checkpoint(path):
         some = sorted(inside, key=lambda name: (not name.endswith(INDEX), name))[:3]
-        raise ValueError(f"is a directory: give the file of weights in it, {' or '.join(some)}")
+        raise ValueError(f"is a directory: give a file of weights in it, {' or '.join(some)}")
     return run_weights.open_run(path)

@@ -1,7 +1,8 @@
-"""Weights on the Hugging Face hub, by id: "hf_hub:OWNER/NAME", "hf_hub:OWNER/NAME@REVISION".
+"""Weights on the Hugging Face hub, by id: "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION".
 
-huggingface_hub downloads the files into its cache, sorted by commit. An id is resolved once per
-process: what is matched is what is read, even if the branch moves in between.
+huggingface_hub downloads the files into its cache, in one directory per commit. An id is resolved
+once per process: the weights that are read are those that were matched, even if the branch moves in
+between.
 """
 
 import functools
@@ -25,11 +26,11 @@ def is_id(weights: str | os.PathLike) -> bool:
 
 
 def local_path(weights: str) -> Path:
-    """The path of the downloaded weights of an id.
+    """Downloads the weights of an id and returns their local path.
 
     Raises:
-      ValueError: no such weights are on the hub, or they are not safetensors, or huggingface_hub
-        is not installed.
+      ValueError: the hub has no such weights, or they are not safetensors, or huggingface_hub is
+        not installed.
       OSError: they cannot be downloaded.
     """
     return _download(weights)
@@ -39,22 +40,22 @@ def resolved_id(weights: str) -> str:
     """The id with the commit that it refers to, "hf_hub:OWNER/NAME@COMMIT".
 
     Raises:
-      ValueError, OSError: as `local_path`.
+      ValueError, OSError: see `local_path`.
     """
     repository, _ = _parts(weights)
     return f"hf_hub:{repository}@{local_path(weights).parent.name}"
 
 
 def _parts(weights: str) -> tuple[str, str | None]:
-    """The repository and the revision of an id, neither checked."""
+    """The repository and the revision of an id, both unchecked."""
     parts = _ID.fullmatch(weights)
-    assert parts is not None, f"{weights} is no id"
+    assert parts is not None, f"{weights} is not an id"
     return parts["repository"], parts["revision"]
 
 
 @functools.lru_cache(maxsize=64)
 def _download(weights: str) -> Path:
-    """The file of weights, or the index of several, in the cache's directory of its commit."""
+    """Downloads the file, or the index and its files, into the cache directory of the commit."""
     field = weights_field(weights)
     repository, revision = _parts(weights)
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository, re.ASCII) or revision == "":
@@ -67,14 +68,15 @@ def _download(weights: str) -> Path:
         return snapshot / _SHARDED
     raise ValueError(
         f"{field} has no {_WHOLE} at commit {snapshot.name}, and no other format is read from the "
-        "hub: choose another repository or revision, or convert its weights and give the file"
+        "hub: choose another repository or revision, or convert its weights and give the file's "
+        "path"
     )
 
 
 def _snapshot(field: str, repository: str, revision: str | None, names: tuple[str, ...]) -> Path:
-    """Downloads those of the named files that exist; returns their directory."""
+    """Downloads the named files that exist; returns their directory."""
     try:
-        import huggingface_hub  # an extra
+        import huggingface_hub  # an optional dependency
         from huggingface_hub import errors
     except ImportError as error:
         raise ValueError(
@@ -89,7 +91,7 @@ def _snapshot(field: str, repository: str, revision: str | None, names: tuple[st
         raise ValueError(f"{field} {_FORM} ({error})") from error
     except errors.RevisionNotFoundError as error:
         raise ValueError(f"{field}: {repository} has no revision {revision!r}") from error
-    except errors.RepositoryNotFoundError as error:  # or one that needs a login
+    except errors.RepositoryNotFoundError as error:  # also raised if a login is needed
         raise ValueError(
             f"{field}: the hub has no {repository!r} that you may read: check the spelling; for a "
             "private or gated model, accept its terms there and log in with `hf auth login`"
@@ -97,7 +99,7 @@ def _snapshot(field: str, repository: str, revision: str | None, names: tuple[st
     except Exception as error:  # network libraries have no common base class
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise OSError(
-            f"{field} cannot be downloaded ({reason}): check the connection; or run "
-            f"`hf download {repository}` on a machine that has one, and copy its cache"
+            f"{field} cannot be downloaded ({reason}): check the connection, or run "
+            f"`hf download {repository}` on a connected machine and copy its cache"
         ) from error
     return Path(directory)

@@ -1,4 +1,4 @@
-"""What the metadata of a file, or the config.json beside it, say about the model."""
+"""Reads what the metadata of a file, or the config.json beside it, say about the model."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from pnoise_jax.weights.formats import transformers_config
 from pnoise_jax.weights.formats.json_files import MAX_BYTES, parse_list, parse_object
 from pnoise_jax.weights.formats.regular_file import read_optional
 
-CLASS_NAMES = "label_names"  # of the head, by label: a list, as in timm's config.json
+CLASS_NAMES = "label_names"  # the classes of the head, by label: a list, as in timm's config.json
 PREPROCESSING = "pretrained_cfg"  # JSON in a safetensors file's metadata; a section of config.json
 OPTIONS = "pnoise_jax.model"  # the options of our model, as `launch.export` writes them
 _SHOWS_MODEL = ("options", "architecture", "global_pool", "model_args")
@@ -22,10 +22,10 @@ class ModelInfo:
     """What one source says about the model of a file.
 
     Attributes:
-      source: where it stands, for the reader.
-      fields: as in timm's config.json: "architecture", "global_pool", "model_args",
-        "pretrained_cfg", "label_names"; and our own options as "options".
-      unreadable: why nothing could be read from the source; "" where it could.
+      source: the name of the source, for the reader.
+      fields: the fields of timm's config.json: "architecture", "global_pool", "model_args",
+        "pretrained_cfg", "label_names"; and the options of our model as "options".
+      unreadable: why nothing could be read from the source; "" if it could be.
     """
 
     source: str = ""
@@ -34,13 +34,13 @@ class ModelInfo:
 
     @property
     def architecture(self) -> str:
-        """timm's name of the model; "" where it is not given."""
+        """timm's name of the model; "" if it is missing."""
         name = self.fields.get("architecture")
         return name if isinstance(name, str) else ""
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """timm's arguments of the model, with its way of pooling."""
+        """timm's arguments of the model, including its `global_pool`."""
         pooling = self.fields.get("global_pool")
         arguments = self.fields.get("model_args")
         return ({"global_pool": pooling} if pooling else {}) | (
@@ -49,30 +49,30 @@ class ModelInfo:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Our own options, complete, where `launch.export` wrote the file; else {}."""
+        """All options of our model if `launch.export` wrote the file; else {}."""
         options = self.fields.get("options")
         return options if isinstance(options, dict) else {}
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """timm's section on the images; {} where there is none."""
+        """timm's section about images; {} if there is none."""
         section = self.fields.get(PREPROCESSING)
         return section if isinstance(section, dict) else {}
 
     def without_architecture(self) -> "ModelInfo":
-        """The same without the name of the model."""
+        """A copy without the name of the model."""
         return dataclasses.replace(self, fields={**self.fields, "architecture": None})
 
 
 def read_model_info(path: Path, metadata: Mapping[str, str]) -> tuple[ModelInfo, ...]:
-    """What is said about a safetensors file, the most specific source first.
+    """The descriptions of a safetensors file, the most specific source first.
 
     Args:
-      path: of the file; config.json may be in the same directory, as on timm's hub.
-      metadata: the texts stored with the arrays; those of `launch.export` are complete.
+      path: the path of the file; config.json may be in the same directory, as on timm's hub.
+      metadata: the texts stored with the arrays; `launch.export` stores a complete description.
 
     Raises:
-      ValueError: config.json is not a regular file.
+      ValueError: config.json is not a regular file, or it is too large.
     """
     inside = {
         "architecture": metadata.get("timm.model"),
@@ -94,18 +94,18 @@ def _read_config(path: Path) -> ModelInfo:
     except (ValueError, RecursionError):
         return ModelInfo(source, unreadable="is not valid JSON")
     if not isinstance(fields, dict):
-        return ModelInfo(source, unreadable="holds no JSON object")
+        return ModelInfo(source, unreadable="contains no JSON object")
     return ModelInfo(source, transformers_config.to_timm_fields(fields))
 
 
 def most_specific(infos: tuple[ModelInfo, ...]) -> ModelInfo:
-    """The first that shows which model it is; an empty one where none does."""
+    """The first description that says which model it is; an empty one if none does."""
     telling = (info for info in infos if any(info.fields.get(name) for name in _SHOWS_MODEL))
     return next(telling, ModelInfo())
 
 
 def class_names(infos: tuple[ModelInfo, ...]) -> tuple[str, ...] | None:
-    """The classes of the head by label, from the first source that names them; None without."""
+    """The classes of the head, by label, from the first source that has them; else None."""
     for section in (part for info in infos for part in (info.fields, info.preprocessing)):
         names = section.get(CLASS_NAMES)
         if isinstance(names, list) and names and all(isinstance(name, str) for name in names):

@@ -1,4 +1,4 @@
-"""Where weights are: on this machine, on the Hugging Face hub, or in a bucket of Google's."""
+"""Where weights are: on this machine, on the Hugging Face hub, or in Google Cloud Storage."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,12 @@ from pnoise_jax.weights.formats import gcs, hub
 
 
 def is_remote(weights: str | os.PathLike) -> bool:
-    """Whether this is an id of the hub or the URL of an object; an existing file goes before."""
+    """Whether this is an id of the hub or the URL of an object, and not an existing file."""
     return hub.is_id(weights) or gcs.is_url(weights)
 
 
 def local_path(weights: str | os.PathLike) -> Path:
-    """The path of weights on this machine; those that are elsewhere are downloaded first.
+    """The path of weights on this machine; remote weights are downloaded first.
 
     Raises:
       ValueError: there are no such weights, or the extra that downloads them is not installed.
@@ -26,10 +26,12 @@ def local_path(weights: str | os.PathLike) -> Path:
 
 
 def resolved_id(weights: str | os.PathLike) -> str:
-    """What gives the same weights again: with the commit or the generation; a path as it is.
+    """The id with its commit or the URL with its generation, which pin the weights.
+
+    A path is returned as it is.
 
     Raises:
-      ValueError, OSError: as `local_path`.
+      ValueError, OSError: see `local_path`.
     """
     if hub.is_id(weights):
         return hub.resolved_id(str(weights))

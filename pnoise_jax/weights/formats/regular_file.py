@@ -1,4 +1,4 @@
-"""Regular files only: pipes, sockets and devices may block or never end."""
+"""Accepts regular files only: pipes, sockets and devices may block or never end."""
 
 import os
 import stat
@@ -18,20 +18,20 @@ def require_regular(path: str | os.PathLike) -> None:
 
     Raises:
       ValueError: it leads to something else, which the message names.
-      OSError: there is nothing, or it is not accessible.
+      OSError: there is no such file, or it is not accessible.
     """
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something special")
+        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
         raise ValueError(f"is {kind}, not a file: give the path of a regular file")
 
 
 def read_optional(path: Path, *, limit: int) -> bytes | None:
-    """The bytes of a small file; None where it is missing or not readable.
+    """The bytes of a small file; None if it is missing or not readable.
 
     Args:
-      path: of the file.
-      limit: the largest size that is read, in bytes.
+      path: the path of the file.
+      limit: the largest size to read, in bytes.
 
     Raises:
       ValueError: it is not a regular file, or it is larger than the limit.

@@ -1,4 +1,4 @@
-"""safetensors: one file, or several and their index."""
+"""Opens safetensors: one file, or several and their index."""
 
 import contextlib
 import re
@@ -18,25 +18,25 @@ _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float
 
 
 def is_safetensors(start: bytes) -> bool:
-    """Whether a file starts like one: after 8 bytes, the header's length, comes its JSON."""
+    """Whether a file starts like safetensors: 8 bytes for the header's length, then JSON."""
     return start[8:9] == b"{"  # the length itself may look like a pickle or JSON
 
 
 def refuse_shard(path: Path) -> None:
-    """Raises ValueError for one of several files that hold a model, recognised by its name."""
+    """Raises ValueError for one of several files of a model, recognised by its name."""
     shard = re.fullmatch(r"(.*)-0*(\d+)-of-0*(\d+)\.safetensors", path.name)
     if shard and shard[3] != "1":
         raise ValueError(
-            f"is shard {shard[2]} of {shard[3]}, a part of the model: give the index of all, "
-            f"{shard[1]}{INDEX}, which is beside them on the hub"
+            f"is shard {shard[2]} of {shard[3]}, a part of the model: give the index of all "
+            f"shards, {shard[1]}{INDEX}, which is in the same directory on the hub"
         )
 
 
 def read_index(path: Path, start: bytes) -> dict[str, Path]:
-    """Which of the files beside an index holds which array; {} where the file is not an index.
+    """The file that contains each array of an index; {} if the file is not an index.
 
     Raises:
-      ValueError: it names files that are missing, or elsewhere.
+      ValueError: the index names files that are missing or in another directory.
     """
     if is_safetensors(start) or not start.lstrip().startswith(b"{"):
         return {}
@@ -59,21 +59,21 @@ def read_index(path: Path, start: bytes) -> dict[str, Path]:
 
 
 def open_safetensors(path: Path, shards: Mapping[str, Path]) -> ArrayFile:
-    """Opens a file, or those that an index lists.
+    """Opens a file, or the files that an index lists.
 
     Args:
-      path: of the file or the index.
-      shards: of an index, the file of each array; {} for one file.
+      path: the path of the file or the index.
+      shards: the file of each array of an index; {} for a single file.
 
     Raises:
-      ValueError: one of them is damaged, or lacks an array of the index.
+      ValueError: a file is damaged or lacks an array of the index.
     """
     dtypes: dict[str, str] = {}
     shapes, metadata, part_of = {}, {}, {}
     for part in sorted(set(shards.values())) or [path]:
         broken = f"is a broken safetensors file{f', {part.name}' if shards else ''}"
         with naming_damage(broken), _safe_open(part) as file:
-            # Where several files hold an array, the one that the index names counts.
+            # If several files contain an array, use the file that the index names.
             names = (name for name in file.keys() if shards.get(name, part) == part)  # noqa: SIM118
             slices = {name: file.get_slice(name) for name in names}
             shapes |= {name: tuple(array.get_shape()) for name, array in slices.items()}
@@ -102,5 +102,5 @@ def open_safetensors(path: Path, shards: Mapping[str, Path]) -> ArrayFile:
 
 
 def _safe_open(path: Path) -> safe_open:
-    # A memory map of the file would all count as this process's memory.
+    # A memory map of the file would count as this process's memory.
     return safe_open(path, framework="numpy", backend="pread")

@@ -1,4 +1,4 @@
-"""What tasks of adaptation change in a model, undone where a plain model can compute the same."""
+"""Undoes the changes that tasks make to a model, if a plain model can compute the same."""
 
 import contextlib
 import dataclasses
@@ -15,32 +15,32 @@ _EPSILON = 1e-5  # of the batch norm in CDTrans' head
 
 
 def as_plain_model(file: ArrayFile, task: str | None) -> ArrayFile:
-    """The arrays of a run as those of its plain model, as far as they can be.
+    """Converts the arrays of a run to the arrays of its plain model, as far as possible.
 
     Args:
-      file: of a run.
-      task: the name of its task; None where it is not known.
+      file: the arrays of the run.
+      task: the name of its task; None if it is unknown.
 
     Returns:
-      CDTrans' batch norm is folded into the last dense layer, which computes the same logits.
-      SSRT's head, which no dense layer can replace, is left out, and so is a denoising run's
-      decoder. Other files are returned as they are.
+      For CDTrans, the batch norm is folded into the last dense layer, which computes the same
+      logits. SSRT's head, which no dense layer can replace, and a denoising run's decoder are left
+      out. Other files are returned as they are.
 
     Raises:
-      ValueError: the run is TVT's, whose attention is not that of a plain model.
+      ValueError: the run's task is TVT, whose attention no plain model can compute.
     """
     change = None if task is None else _CHANGES.get(task)
     return file if change is None else change(file)
 
 
 def explain_no_head(task: str | None) -> str:
-    """Why `as_plain_model` finds no head in the runs of a task of this name; "" if it does."""
+    """Why `as_plain_model` returns no head for runs of this task; "" if it returns one."""
     return _NO_HEAD.get(task or "", "")
 
 
 _NO_HEAD = {
-    "ssrt": "whose head has layers of its own that no model of timm has",
-    "denoising": "which has a decoder in place of a head: it gives back images and classifies none",
+    "ssrt": "whose head has extra layers that no model of timm has",
+    "denoising": "which has a decoder instead of a head: it reconstructs images and has no classes",
 }
 
 
@@ -51,7 +51,7 @@ def _refuse_gate(file: ArrayFile) -> ArrayFile:
     raise ValueError(
         "is a run of TVT, whose last block weights its attention by a discriminator "
         f"({gate.partition('/key_gate/')[0]}/key_gate) that plain models do not have: evaluate and "
-        "audit the run itself, by --workdir; or take the weights of a run of another task, such as "
+        "audit the run itself with --workdir; or use the weights of a run of another task, such as "
         "source_only or dann"
     )
 
@@ -72,7 +72,7 @@ def _is_of_head(name: str) -> bool:
 
 
 def _fold_norm(file: ArrayFile) -> ArrayFile:
-    """With ((x - mean) / sqrt(var + epsilon) * scale) @ dense as x @ kernel + bias."""
+    """Rewrites ((x - mean) / sqrt(var + epsilon) * scale) @ dense as x @ kernel + bias."""
     parts = _SCALE, _DENSE, _MEAN, _VARIANCE
     if not all(name in file.shapes for name in parts):
         return file

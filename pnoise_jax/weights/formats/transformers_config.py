@@ -1,4 +1,4 @@
-"""A config.json of Hugging Face's transformers, in the fields of timm's."""
+"""Translates a config.json of Hugging Face's transformers to the fields of timm's config.json."""
 
 import re
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ _ARGUMENTS = {  # transformers' field: timm's argument
     "layer_norm_eps": "norm_eps",
 }
 _PLACEHOLDER = re.compile(r"LABEL_[0-9]+")  # transformers' name for a class without one
-_USE_CLASS_TOKEN = ("vit", "deit")  # model types whose classifiers read the class token only
+_USE_CLASS_TOKEN = ("vit", "deit")  # model types whose classifiers read only the class token
 
 
 def to_timm_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of a config.json as timm has them; what is not transformers' stays as it is.
+    """Translates the fields to timm's; a config.json of another program is returned unchanged.
 
     "model_type" becomes the architecture, such as "vit (transformers)".
     """
@@ -53,7 +53,10 @@ def to_timm_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _label_names(labels: Any) -> list[str] | None:
-    """ "id2label", {"0": "cat", …}, as a list; None where a class has no name, or none has."""
+    """Turns "id2label", {"0": "cat", …}, into a list.
+
+    Returns None if a class has no name, or if all names are placeholders.
+    """
     if not isinstance(labels, Mapping):
         return None
     names = [labels.get(str(number)) for number in range(len(labels))]

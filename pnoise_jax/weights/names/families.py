@@ -1,4 +1,4 @@
-"""What all models of a family have in common, though no array shows it."""
+"""The properties that all models of a family share and that no array shows."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,17 +8,18 @@ NO_NAME = "(?!)"
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The properties of a family of models here that no array shows.
+    """The properties of one of our model families that no array shows.
 
     Attributes:
-      architectures: how timm's or transformers' names of its models begin, as a regular expression.
-      activation: as timm names it.
-      norms: timm's names of its norms.
-      epsilon: of its norms.
-      pooling: what the head reads, where that is not an option; "" where it is, or arrays show it.
-      arguments: timm's arguments that no array shows, and the values that its models have here.
-      blocks_per_depth: how many blocks here a number of timm's `depths` counts.
-      others: what else no array shows.
+      architectures: a regular expression for the beginning of timm's or transformers' names of its
+        models.
+      activation: timm's name of the activation.
+      norms: timm's names of the norms.
+      epsilon: the epsilon of the norms.
+      pooling: what the head reads, if that is not an option; "" if it is, or if arrays show it.
+      arguments: timm's arguments that no array shows, and the values that our models have.
+      blocks_per_depth: how many of our blocks timm's `depths` counts as one.
+      others: other properties that no array shows.
     """
 
     architectures: str = NO_NAME
@@ -61,7 +62,7 @@ DAVIT = Family(
         "cpe_act": (False,),
     },
     blocks_per_depth=2,
-    others=("channel attention that weighs queries, as published",),
+    others=("channel attention that weights queries, as published",),
 )
 MAXVIT = Family(
     r"maxvit_",
@@ -85,7 +86,7 @@ MAXVIT = Family(
         "transformer_partition_ratio": (32,),
         "transformer_rel_pos_type": ("bias_tf",),
     },
-    others=("padding as TensorFlow's", "heads behind queries, keys and values"),
+    others=("padding as in TensorFlow", "heads behind queries, keys and values"),
 )
 RESNET = Family(
     r"(gluon_|tv_|legacy_|wide_|test_)?(se|eca|ig_|ssl_|swsl_)?resne[tx]t?(?!v2)",

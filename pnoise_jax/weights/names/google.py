@@ -1,8 +1,8 @@
-"""Translates Google's names of a ViT's arrays to ours: the original ViT, AugReg, big_vision.
+"""Translates Google's names of a ViT's arrays (original ViT, AugReg, big_vision) to ours.
 
 vision_transformer (https://github.com/google-research/vision_transformer) numbers the submodules of
 a block differently from big_vision (https://github.com/google-research/big_vision), whose scanned
-models also store all blocks in one array. Their kernels have Flax's layout, as ours do.
+models also store all blocks in one array. Their kernels have Flax's layout, like ours.
 """
 
 import collections
@@ -15,7 +15,7 @@ import numpy as np
 from pnoise_jax.weights.entries import MAX_DIGITS, Entries, Entry, add_entry
 from pnoise_jax.weights.formats.array_file import Shape
 
-_PREFIX = r"(opt/target/|params/img/|params/|)"  # in checkpoints that hold more than the model
+_PREFIX = r"(opt/target/|params/img/|params/|)"  # in checkpoints that contain more than the model
 _BLOCK = rf"Transformer/encoderblock(?:_([0-9]{{1,{MAX_DIGITS}}}))?/"
 # The names of the arrays in blocks, as a regular expression.
 BLOCKS = (
@@ -30,7 +30,7 @@ _TOP = {
     "Transformer/posembed_input/pos_embedding": "pos_embed",
     "Transformer/encoder_norm": "norm",
 }
-_IN_BLOCK = {  # with the numbers of big_vision or of the original
+_IN_BLOCK = {  # as numbered in big_vision or in vision_transformer
     r"LayerNorm_0": "norm1",
     r"LayerNorm_[12]": "norm2",
     r"MlpBlock_[03]/Dense_0": "mlp/fc1",
@@ -40,7 +40,7 @@ _ATTENTION = r"MultiHeadDotProductAttention_[01]/(query|key|value|out)/(kernel|b
 
 
 def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
-    """A ViT's arrays by our paths; those that our model lacks keep a name of their own."""
+    """A ViT's arrays by our paths; arrays that our model lacks keep a distinct name."""
     prefix = _prefix(shapes)
     entries: Entries = {}
     projections: dict[str, dict[str, Entry]] = {}  # to be joined, by our path
@@ -61,20 +61,20 @@ def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
         parts = {part: parts[part] for part in ("query", "key", "value") if part in parts}
         if len({entry.shape[:-1] for entry in parts.values()}) == 1:
             add_entry(entries, path, _join(list(parts.values())))
-        else:  # they do not fit together, which the report on mismatches will show
+        else:  # they cannot be joined; the report on mismatches will show it
             entries |= {f"{path}/{part}": entry for part, entry in parts.items()}
     return entries
 
 
 def num_heads(shapes: Mapping[str, Shape]) -> int | None:
-    """The heads of the attention: the kernels of its projections end in (heads, head_dim)."""
+    """The number of attention heads, from a projection's kernel, (…, heads, head_dim)."""
     query = re.compile(rf"{re.escape(_prefix(shapes))}{_BLOCK}\w+/query/kernel")
     heads = (s[-2] for name, s in shapes.items() if query.fullmatch(name) and len(s) >= 3)
     return next(heads, None)
 
 
 def _prefix(names: Iterable[str]) -> str:
-    """What most names of blocks start with."""
+    """The prefix that most names of arrays in blocks start with."""
     counted = collections.Counter(
         match[1] for name in names if (match := re.match(_PREFIX + _BLOCK, name))
     )
@@ -82,7 +82,7 @@ def _prefix(names: Iterable[str]) -> str:
 
 
 def _unstack(name: str, rest: str, shape: Shape) -> Iterator[tuple[str | None, str, Entry]]:
-    """(our block, name within it, entry): one, or one for each block of a scanned model."""
+    """Yields (our block, name within it, entry), once for each block of a scanned model."""
     match = re.fullmatch(rf"{_BLOCK}(.+)", rest)
     if not match or not (match[1] or (shape and shape[0] <= _MAX_BLOCKS)):
         yield None, rest, Entry((name,), shape, lambda x: x)
@@ -95,7 +95,7 @@ def _unstack(name: str, rest: str, shape: Shape) -> Iterator[tuple[str | None, s
 
 
 def _path(rest: str, block: str | None) -> str:
-    """Our path for a name; an unknown name stays as it is."""
+    """Our path for a name; an unknown name is returned unchanged."""
     if rest in _TOP:
         return _TOP[rest]
     owner, _, leaf = rest.rpartition("/")
@@ -108,12 +108,12 @@ def _path(rest: str, block: str | None) -> str:
 
 
 def _merge_heads(entry: Entry) -> Entry:
-    """(…, heads, head_dim) to (…, dim); an array with fewer axes gets one."""
+    """Reshapes (…, heads, head_dim) to (…, dim); an array with fewer axes gets one axis."""
     return _reshape(entry, (*entry.shape[:-2], math.prod(entry.shape[-2:])))
 
 
 def _merge_out(entry: Entry) -> Entry:
-    """A kernel (heads, head_dim, dim) to (dim, dim); any other array stays as it is."""
+    """Reshapes a kernel (heads, head_dim, dim) to (dim, dim); any other array is unchanged."""
     if len(entry.shape) != 3:
         return entry
     return _reshape(entry, (math.prod(entry.shape[:2]), entry.shape[2]))
@@ -124,7 +124,7 @@ def _reshape(entry: Entry, shape: Shape) -> Entry:
 
 
 def _join(parts: list[Entry]) -> Entry:
-    """The projections to queries, keys and values side by side."""
+    """Concatenates the projections to queries, keys and values."""
     shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
     converts: list[Callable] = [part.convert for part in parts]
 

@@ -1,4 +1,4 @@
-"""The naming schemes of files of weights, what each implies, and which of them a file has."""
+"""The naming schemes of files of weights, what each implies, and how to detect a file's scheme."""
 
 import collections
 import dataclasses
@@ -15,11 +15,11 @@ from pnoise_jax.weights.names.torch import Renaming
 
 @dataclasses.dataclass(frozen=True)
 class Interpolation:
-    """How position embeddings are resized, as `jax.image.resize` has it.
+    """How position embeddings are resized, in the terms of `jax.image.resize`.
 
     Attributes:
       method: "bicubic" or "bilinear".
-      antialias: smooth first, where the grid shrinks.
+      antialias: whether to smooth first if the grid shrinks.
     """
 
     method: str = "bicubic"
@@ -32,15 +32,15 @@ class Naming:
 
     Attributes:
       title: the source and family, for the reader.
-      blocks: the names of the arrays in its blocks, as a regular expression.
-      entries: the arrays by our paths; those that we lack keep a name of their own.
-      renaming: gives our arrays these names; None where they are only read.
-      num_heads: of its attention, where shapes show it; else None.
-      family: what its models have in common that no array shows.
-      needs: what one of the names must match, as a regular expression; "" for nothing.
-      never: what none of them may match.
+      blocks: a regular expression for the names of the arrays in blocks.
+      entries: returns the arrays by our paths; arrays that we lack keep a distinct name.
+      renaming: translates our names to these, for export; None if the scheme is only read.
+      num_heads: returns the number of attention heads if shapes show it; else None.
+      family: the properties of its models that no array shows.
+      needs: a regular expression that at least one name must match; "" for no requirement.
+      never: a regular expression that no name may match.
       interpolation: how timm resizes position embeddings of this source.
-      mean, std: how images are normalised unless the file says otherwise; None: unknown.
+      mean, std: how images are normalised unless the file says otherwise; None if unknown.
     """
 
     title: str
@@ -56,9 +56,9 @@ class Naming:
     std: tuple[float, ...] | None = None
 
     def count_recognised(self, names: Iterable[str]) -> int:
-        """How many of the names are in its blocks: no single array decides on the naming.
+        """Counts the names that match arrays in blocks, so that no single array decides.
 
-        0 where a name that its files need is missing, or one is there that they never have.
+        Returns 0 if no name matches `needs`, or if any name matches `never`.
         """
         names = list(names)
         if any(re.fullmatch(self.never, name) for name in names):
@@ -70,9 +70,10 @@ class Naming:
 
 _HALF = (0.5, 0.5, 0.5)
 
-# A new family or source adds one. The one that recognises most names wins; on a tie, the first.
+# Add an entry for a new family or source. The naming that recognises the most names wins; on a tie,
+# the first.
 NAMINGS = (
-    Naming(  # EVA, and ViTs with rotary positions, which no array shows, have scales of that name
+    Naming(  # `never`: EVA and ViTs with rotary positions, which no array shows, have such scales
         "timm's ViT",
         torch.VIT_BLOCKS,
         torch.vit_entries,
@@ -141,28 +142,28 @@ NAMINGS = (
 
 
 def find_naming(names: Iterable[str]) -> Naming | None:
-    """The naming that recognises most of the names; None where none recognises any."""
+    """The naming that recognises the most names; None if none recognises any."""
     names = list(names)
     best = max(NAMINGS, key=lambda naming: naming.count_recognised(names))
     return best if best.count_recognised(names) else None
 
 
 def describe_unknown(shapes: Mapping[str, Shape], *, architecture: str = "") -> str:
-    """Says that no naming recognises the names, and what these arrays are instead.
+    """The error message for arrays that no naming recognises, with what they are, if known.
 
     Args:
-      shapes: of the file's arrays, by their names there.
-      architecture: timm's or transformers' name of the model, where a description gives it.
+      shapes: the shapes of the file's arrays, by the file's names.
+      architecture: timm's or transformers' name of the model; "" if no description states it.
     """
     names = sorted(shapes)
     some = ", ".join(map(printable_name, names[:3]))
     beginning = f"has {len(names)} arrays ({some}, …)"
     if other := other_families.recognise(names):
-        return f"{beginning}, which are those of {other}: {_advice()}"
+        return f"{beginning}, which belong to {other}: {_advice()}"
     if wrapper := _wrapper(shapes):
         number = sum(name.startswith(wrapper) for name in names)
         which = "all names begin" if number == len(names) else f"{number} of the names begin"
-        fix = f"save it without the {printable_name(wrapper)!r} that {which} with"
+        fix = f"save it without the prefix {printable_name(wrapper)!r} that {which} with"
         return f"{beginning} in no naming scheme known here: {fix}"
     described = f", described as {printable_name(architecture)}," if architecture else ""
     return f"{beginning}{described} in no naming scheme known here: {_advice()}"
@@ -174,7 +175,7 @@ def _advice() -> str:
 
 
 def _wrapper(shapes: Mapping[str, Shape]) -> str:
-    """What stands in front of the names of a whole model, such as "module."; or ""."""
+    """The prefix of the names of a whole model, such as "module."; or ""."""
     any_blocks = "|".join(naming.blocks for naming in NAMINGS)
     matches = (re.fullmatch(rf"(?P<wrapper>.+?[./])(?:{any_blocks})", name) for name in shapes)
     counted = collections.Counter(match["wrapper"] for match in matches if match)
@@ -186,7 +187,7 @@ def _wrapper(shapes: Mapping[str, Shape]) -> str:
         }
         naming = find_naming(inside)
         entries = {} if naming is None else naming.entries(inside)
-        # In ConvNeXt's "stages.0." there are blocks, but no stem: not a model that was wrapped.
+        # ConvNeXt's "stages.0." is a prefix of blocks, but there is no stem, so it wraps no model.
         if infer_options({path: entry.shape for path, entry in entries.items()}):
             return wrapper
     return ""

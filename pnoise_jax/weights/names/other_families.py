@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 
 _ABSENT = ", which is not among the models here"
-_UNREAD = ", which are not read"
-# Patterns that files of a family match and none of our families does, the most specific first.
+_UNREAD = ", which are not supported"
+# Patterns that a family's files match and none of our families' do, the most specific first.
 _FAMILIES = {
     "an EdgeNeXt": (r"stages\.\d+\.blocks\.\d+\.(xca|convs)\.",),
     "a GhostNet": (r"blocks\.\d+\.\d+\.ghost\d\.",),
@@ -16,7 +16,7 @@ _FAMILIES = {
         r"(\w+\.)*encoder\.stages\.\d+\.layers\.\d+\.dwconv\.",  # transformers'
         r"features\.\d+\.\d+\.(block\.\d+\.weight|layer_scale)",  # torchvision's
     ),
-    "a Swin Transformer V2 of another kind (cr)": (
+    "another variant of Swin Transformer V2 (cr)": (
         r"stages\.\d+\.blocks\.\d+\.attn\.(logit_scale|meta_mlp\.)",
     ),
     "a ResNet V2 (pre-activation)": (r"stages\.\d+\.blocks\.\d+\.(conv3|norm3)\.weight",),
@@ -41,21 +41,21 @@ _NAMINGS = {
         r"(\w+\.)*encoder\.layers?\.\d+\.(attention|layernorm_before|mlp|intermediate)\.",
     ),
 }
-# Of our families, what theirs never have.
+# Patterns of our families that files of these families never match.
 _UNLESS = {
     "an EVA or a ViT with rotary positions": r"blocks\.\d+\.attn\.relative_position_bias_table",
 }
-# What our families have, too: the names of a VGG are few and plain.
+# Families that must match all patterns, because our families match some: VGG has few, plain names.
 _NEEDS_ALL = ("a VGG",)
 
 
 def recognise(names: Iterable[str]) -> str:
-    """What the arrays belong to, for the reader, and why it does not help; "" where it is unknown.
+    """The model family that arrays belong to, and why they cannot be used; "" if unknown.
 
-    Such as "a ConvNeXt, which is not among the models here".
+    An example is "a ConvNeXt, which is not among the models here".
 
     Args:
-      names: of the arrays in the file, which do not all fit a family that this package has.
+      names: the names of a file's arrays, not all of which fit a family that this package has.
     """
     names = list(names)
     for families, reason in ((_FAMILIES, _ABSENT), (_NAMINGS, _UNREAD)):

@@ -1,4 +1,4 @@
-"""Our arrays in timm's names and PyTorch's layouts."""
+"""Translates our arrays to timm's names and PyTorch's layouts."""
 
 from collections.abc import Mapping
 
@@ -10,10 +10,10 @@ from pnoise_jax.weights.names.naming import NAMINGS
 
 
 def timm_state(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A model's arrays as timm's state dict: its names, PyTorch's layouts.
+    """A model's arrays as timm's state dict, with timm's names and PyTorch's layouts.
 
     Args:
-      arrays: by our paths, such as "params/head/bias"; all of a model.
+      arrays: all arrays of a model, by our paths, such as "params/head/bias".
 
     Raises:
       ValueError: they belong to none of timm's families.
@@ -23,16 +23,16 @@ def timm_state(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         name: np.ascontiguousarray(np.transpose(arrays[path], axes))
         for path, (name, axes) in layout.items()
     }
-    # PyTorch's batch norms count batches and want the counter, though they do not use it.
+    # PyTorch's batch norms require a counter of batches, though these do not use it.
     norms = [name for name in tensors if name.endswith("running_mean")]
     counters = (name.replace("running_mean", "num_batches_tracked") for name in norms)
     return tensors | {name: np.array(0, np.int64) for name in counters}
 
 
 def timm_layout(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """timm's name of each array by our path, and the order of our axes there.
+    """timm's name of each array by our path, and the order of our axes in timm's array.
 
-    Read back with the naming of the family, they give exactly these arrays again.
+    Reading them back with the family's naming yields exactly these paths and shapes.
 
     Raises:
       ValueError: they belong to none of timm's families.

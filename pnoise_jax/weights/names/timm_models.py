@@ -1,4 +1,4 @@
-"""What timm calls our models, and the arguments with which it builds the same ones."""
+"""timm's names of our models, and the arguments with which timm builds the same models."""
 
 import re
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ _SIZES = {
     "h": "huge",
     "g": "giant",
 }
-# What timm has at both sizes.
+# timm's models that exist for images of 224 and of 384 pixels.
 _ALSO_AT_384 = r"(vit|beit)_[a-z]+_patch(16|32)_224|deit_base_|deit3_(small|base|large)_"
-_MAXVIT_SIZES = (224, 384, 512)  # of images, in the names of timm's
-_SWIN_V2_WINDOWS = {  # by what our names end in
+_MAXVIT_SIZES = (224, 384, 512)  # the image sizes in timm's names
+_SWIN_V2_WINDOWS = {  # by the suffix of our names
     "": "window8_256",
     "window16": "window16_256",
     "256": "window12to16_192to256",
@@ -46,17 +46,17 @@ _ARGUMENTS = {  # our option: timm's argument
 def timm_reference(
     name: str, model: nn.Module, *, channels: int
 ) -> tuple[str, dict[str, Any]] | None:
-    """timm's name of a model and the further arguments of its `create_model`, ready for JSON.
+    """timm's name of a model and the other arguments of timm's `create_model`, ready for JSON.
 
     Args:
-      name: of our model, as `create_model` takes it.
-      model: created by that name, with any options.
-      channels: of the images.
+      name: the name of our model for `create_model`.
+      model: the model created by this name, with any options.
+      channels: the number of image channels.
 
     Returns:
-      None where timm has no such model: ResNets with another stem, width or number of stages,
-      ConViTs for images that are not square, ViTs whose `pre_norm`, and with it the epsilon of
-      their norms, is not the named model's, and models that a user has registered.
+      None if timm has no such model: ResNets with another stem, width, kind of block or number of
+      stages; ConViTs for images that are not square; ViTs whose `pre_norm`, and therefore the
+      epsilon of their norms, differs from the named model's; and models that a user has registered.
     """
     if MODELS.origin(name) is not None:
         return None
@@ -93,7 +93,7 @@ def timm_reference(
     if name.startswith("convit") and model.grid[0] != model.grid[1]:
         return None
     if name.startswith("convit") and {"dim", "num_heads"} & changed.keys():
-        arguments["embed_dim"] = model.dim // model.num_heads  # timm's is of one head
+        arguments["embed_dim"] = model.dim // model.num_heads  # timm's is per head
     side = defaults["image_size"]
     if model.image_shape == (384, 384) != (side, side) and re.match(_ALSO_AT_384, theirs):
         theirs, side = theirs.replace("224", "384"), 384
@@ -105,7 +105,7 @@ def timm_reference(
 def _mlp_argument(
     model: models.IsotropicTransformer, defaults: Mapping[str, Any], changed: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """timm's ratio of the MLP's features, where it is not the named model's."""
+    """timm's ratio of the MLP's features, if it is not the named model's."""
     is_usual = model.mlp_features == 4 * model.dim and defaults["mlp_dim"] is None
     if is_usual or not {"dim", "mlp_dim"} & changed.keys():
         return {}
@@ -113,7 +113,7 @@ def _mlp_argument(
 
 
 def _vit_arguments(changed: Mapping[str, Any]) -> dict[str, Any]:
-    """timm's arguments of a ViT for these options, which differ from the named model's."""
+    """timm's arguments for the options of a ViT that differ from the named model's."""
     arguments: dict[str, Any] = {}
     if "prefix_positions" in changed:
         arguments["no_embed_class"] = not changed["prefix_positions"]
@@ -125,7 +125,7 @@ def _vit_arguments(changed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _davit_arguments(model: models.DaViT, changed: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of timm's that differ, as these options do from the named model's."""
+    """timm's arguments for the options of a DaViT that differ from the named model's."""
     arguments = {"window_size": model.window_size} if "window_size" in changed else {}
     if not {"dim", "head_dim", "stage_sizes"} & changed.keys():
         return arguments
@@ -138,7 +138,7 @@ def _davit_arguments(model: models.DaViT, changed: Mapping[str, Any]) -> dict[st
 
 
 def _parallel_reference(model: models.ParallelViT, channels: int) -> tuple[str, dict[str, Any]]:
-    """timm's name of a model with parallel blocks, and all in which ours differs from it."""
+    """timm's name of a model with parallel blocks, and the arguments in which ours differs."""
     arguments: dict[str, Any] = {
         "num_classes": model.num_classes,
         "embed_dim": model.dim,
@@ -162,7 +162,7 @@ def _parallel_reference(model: models.ParallelViT, channels: int) -> tuple[str, 
 def _maxvit_reference(
     theirs: str, model: models.MaxVit, changed: Mapping[str, Any], arguments: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """timm's name and arguments, as these options differ from the named model's."""
+    """timm's name and arguments of a MaxViT whose options may differ from the named model's."""
     height, width = model.image_shape
     if height == width and height in _MAXVIT_SIZES:
         theirs = theirs.replace("224", str(height))
@@ -182,13 +182,13 @@ def _maxvit_reference(
 
 
 def _ratio(mlp_dim: int, dim: int) -> float:
-    """The ratio for which `int(dim * ratio)`, timm's number of hidden features, is mlp_dim."""
+    """The ratio for which `int(dim * ratio)`, timm's number of hidden features, equals mlp_dim."""
     ratio = mlp_dim / dim
     return ratio if int(dim * ratio) == mlp_dim else (mlp_dim + 0.5) / dim
 
 
 def _name(name: str) -> str:
-    """timm's name, for images of the size that the named model takes."""
+    """timm's name of the model for the named model's image size."""
     family, *rest = name.split("_")
     if family.startswith("resnet"):
         return name

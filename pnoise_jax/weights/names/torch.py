@@ -13,10 +13,10 @@ from pnoise_jax.weights.formats.array_file import Shape
 
 @dataclasses.dataclass(frozen=True)
 class Renaming:
-    """Pairs of beginnings of names, theirs and ours, in whole parts between dots.
+    """Translates names by pairs of prefixes, theirs and ours, that end at a dot or the end.
 
-    The first pair that matches applies; a name that none matches is the same in both. {+1} in
-    theirs stands for a number that is larger by one in ours, where it is {}:
+    The first pair that matches applies; a name that no pair matches is the same in both. {+1} in
+    their prefix represents a number that is larger by one in ours, where it is written {}:
     ("blocks.{+1}", "block_{}").
 
     Attributes:
@@ -106,9 +106,9 @@ _SWIN_V2_BY_ITS_AUTHORS = Renaming((*_SWIN_V2, *_SWIN_BY_ITS_AUTHORS.pairs))
 
 @dataclasses.dataclass(frozen=True)
 class PairedRenaming(Renaming):
-    """The same where theirs number pairs of blocks, and ours blocks.
+    """A renaming for models in which theirs number pairs of blocks, and ours number blocks.
 
-    What is "blocks.1.0" there, the first of the second pair, the pairs call "blocks.2".
+    `pairs` use "blocks.2" for their "blocks.1.0", the first block of the second pair.
     """
 
     def ours(self, name: str) -> str:
@@ -160,7 +160,7 @@ MAXVIT = Renaming(
     )
 )
 
-# The names of the arrays in blocks, as regular expressions: they tell the families apart.
+# Regular expressions for the names of the arrays in blocks, which distinguish the families.
 _DENSE = r"(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias)"
 VIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|ls[12]\.gamma)"
 BEIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|gamma_[12]|attn\.([qv]_bias|relative_position_bias_table))"
@@ -229,14 +229,18 @@ def swin_v2_entries(shapes: Mapping[str, Shape]) -> Entries:
 
 
 def _is_by_authors(names: Iterable[str]) -> bool:
-    """timm merges at the start of a stage, so never in the first; the authors at the end of one."""
+    """Whether a Swin is the authors': they merge at the end of a stage, and timm at the start.
+
+    timm's first stage therefore never merges.
+    """
     return any(name.startswith("layers.0.downsample.") for name in names)
 
 
 def entries(shapes: Mapping[str, Shape], renaming: Renaming) -> Entries:
     """The arrays of a PyTorch model by our paths.
 
-    Buffers that are computed here are left out: relative positions, masks, counters of batches.
+    Buffers that our models compute or do not need are left out: relative positions, masks and
+    counters of batches.
     """
     by_path: Entries = {}
     for key, shape in shapes.items():
@@ -251,12 +255,12 @@ def entries(shapes: Mapping[str, Shape], renaming: Renaming) -> Entries:
 
 
 def torch_name(path: str, ndim: int, renaming: Renaming) -> tuple[str, tuple[int, ...]]:
-    """The PyTorch model's name for one of our arrays, and the order of its axes there.
+    """The PyTorch name of one of our arrays, and the order of our axes in the PyTorch array.
 
     Args:
-      path: ours, such as "params/block_1/attn/qkv/kernel".
-      ndim: of the array.
-      renaming: of the model's family.
+      path: our path, such as "params/block_1/attn/qkv/kernel".
+      ndim: the number of axes of the array.
+      renaming: the renaming of the model's family.
     """
     collection, _, rest = path.partition("/")
     owner, _, leaf = rest.replace("/", ".").rpartition(".")
@@ -269,7 +273,7 @@ def torch_name(path: str, ndim: int, renaming: Renaming) -> tuple[str, tuple[int
 
 
 def _leaf(name: str, ndim: int) -> tuple[str, str, tuple[int, ...]]:
-    """Collection, name and order of axes in Flax for an array of a PyTorch module."""
+    """The Flax collection, name and order of axes for an array of a PyTorch module."""
     if name.startswith("running_"):
         return "batch_stats", name.removeprefix("running_"), tuple(range(ndim))
     if name == "weight" and ndim == 4:  # (out, in, height, width)
