@@ -4,10 +4,10 @@ import gc
 
 from . import huge_pages, xla_options
 
-# If Python is about to run one of them, and before it imports anything.
+# Both act only if Python is about to run one of these programs, and must precede other imports.
 huge_pages.start_again()
 xla_options.choose()
 
-# Importing makes a quarter of a million objects that stay; by default Python looks through all of
-# them again and again, for a tenth of the time that a program takes to start.
+# Imports create a quarter of a million objects that stay alive. By default, Python's garbage
+# collector scans all of them repeatedly, which takes a tenth of a program's start-up time.
 gc.set_threshold(50_000, 20, 50)

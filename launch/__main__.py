@@ -3,15 +3,15 @@
   show       shows what noise does to images and to the latent, in pictures
   train      trains a config in a work directory, or resumes it; then evaluates it
   evaluate   evaluates a run, or pretrained weights
-  audit      says where an accuracy comes from
+  audit      finds out where an accuracy comes from
   sweep      trains and evaluates many variants of a config
   regularisers compares the noise with other regularisers, all tuned alike
-  adapt      trains methods of domain adaptation, and says what noise adds to them
+  adapt      trains methods of domain adaptation, and measures what noise adds to them
   robustness measures accuracy against the strength of noise and attacks
   anomaly    detects classes that training has not seen, by reconstruction errors
-  neighbours says how much the order of a test set gives away about labels
+  neighbours measures how much the order of a test set reveals about labels
   prepare    prepares data sets from downloads or from your own folders
-  compile    says whether a run fits a TPU pod, and what bounds its speed; needs no pod
+  compile    checks whether a run fits a TPU pod, and what bounds its speed; needs no pod
   export     writes a run's weights for other programs
   bridge     relates the leak of small models to how much they rely on the noisy site
   theory     checks the paper's theory: every figure of docs/theory.md
@@ -38,8 +38,8 @@ def run() -> None:
         return
     if name not in PROGRAMS:
         sys.exit(
-            f"error: unknown program {name!r}{did_you_mean(name, PROGRAMS)}; give it first, such "
-            "as: pnoise train --config digits_vit --workdir DIR"
+            f"error: unknown program {name!r}{did_you_mean(name, PROGRAMS)}; name a program first, "
+            "for example: pnoise train --config digits_vit --workdir DIR"
         )
     del sys.argv[1]
     package = __name__.rpartition(".")[0] or __package__

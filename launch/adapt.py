@@ -4,17 +4,18 @@ r"""Trains methods of domain adaptation: python -m launch.adapt --config CONFIG 
     python -m launch.adapt --config configs/uda_office_home.py --workdir /tmp/office_home \
         --pairs=Ar-Cl,Cl-Ar --methods=tvt --config.weights=B_16.npz
 
-For each method and seed, with and without the config's noise, DIR/runs gets the work directory of a
-training, which launch.audit and launch.evaluate accept. DIR gets adaptation.json and .csv, with a
-row for each run and protocol (clean, noisy_shuffled, noisy_listed: the target's stored order), and
-adaptation.html, with the table and its explanation. Source only and the upper bound, trained on
-target labels, are always trained. The same command resumes where it was stopped.
+For each method and seed, with and without the config's noise, a work directory is created in
+DIR/runs, which launch.audit and launch.evaluate accept. The results are written to DIR:
+adaptation.json and .csv, with a row for each run and protocol (clean, noisy_shuffled, noisy_listed:
+the target's stored order), and adaptation.html, with the table and its explanation. Source only and
+the upper bound, trained on target labels, are always trained. The same command resumes a stopped
+study.
 
 The config file's get_config() names the source in its task section and the target in its data
-section. The file may also define methods(), which returns the fields that some methods change,
-{"tvt": {"task.patch_weight": 0.01}}; and pairs(), which returns the fields that each ordered pair
-of domains changes. Each pair then has its own directory in DIR, and DIR gets pairs.csv and
-pairs.html with all of them.
+section. The file can also define methods(), which returns the fields that some methods change, such
+as {"tvt": {"task.patch_weight": 0.01}}; and pairs(), which returns the fields that each ordered
+pair of domains changes. Each pair then has its own directory in DIR, and pairs.csv and pairs.html
+in DIR cover all pairs.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds

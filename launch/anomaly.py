@@ -3,14 +3,15 @@ r"""Detects unseen classes by reconstruction errors: pnoise anomaly --workdir RU
     python -m launch.anomaly --config configs/denoising_digits.py:part=pretrain \
         --workdir /tmp/anomalies --held_out=each
 
-RUN is a run of the task denoising with task.held_out_classes. Every image of its test split is
-scored by its reconstruction error, and RUN/anomaly gets anomaly.json, anomaly.svg and anomaly.png:
-the ROC curve and the area under it, with an interval over test examples. They also show a score
-that needs no model, the distance to the nearest training image. With other data or settings, such
-as --config.data.name=…, also give --out: a report is only replaced by one of the same.
+RUN is a run of the denoising task with task.held_out_classes. Every image of its test split is
+scored by its reconstruction error, and anomaly.json, anomaly.svg and anomaly.png are written to
+RUN/anomaly: the ROC curve and the area under it, with an interval over test examples. They also
+show a score that needs no model, the distance to the nearest training image. With other data or
+settings, such as --config.data.name=…, also set --out: a report is replaced only by a report of the
+same runs and settings.
 
-With --config and --held_out, one run for each of these classes is trained or resumed, in its own
-directory in --workdir; --held_out=each takes all classes in turn.
+With --config and --held_out, one run for each of these classes is trained or resumed, each in its
+own directory in --workdir; --held_out=each holds out every class in turn.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -31,13 +32,13 @@ from pnoise_jax.terminal import create_console, printable, say
 from . import main
 
 _HELD_OUT = flags.DEFINE_list(
-    "held_out", None, "Classes to hold out, one run for each; 'each' takes all in turn."
+    "held_out", None, "Classes to hold out, one run for each; 'each' holds out every class in turn."
 )
 _OUT = flags.DEFINE_string("out", None, "Directory for the report; default: anomaly in --workdir.")
 
 
 def run(config, workdir: str) -> None:
-    """Trains missing runs, scores, prints and writes."""
+    """Trains missing runs, scores the images, and prints and writes the results."""
     if parallel.are_several():
         raise ValueError("--multi_host: anomalies are scored on one host; leave the flag out")
     if _OUT.value is None:

@@ -1,16 +1,16 @@
 """Where does the accuracy come from? pnoise audit --config CONFIG --workdir DIR [--flags]
 
 Evaluates trained runs with and without noise, on the test set in class order and in 40 random
-orders, in batches of several sizes, and replaces the batch mates of examples by hand. Then it says
+orders, in batches of several sizes, and exchanges the batch mates of examples. The verdict says
 whether the noise raises accuracy honestly, reads the labels of batch mates, or neither. It writes
 the report DIR/audit/audit.html, and next to it audit.json, audit.csv, the figures as SVG and PNG,
-and predictions.npz with the prediction for every example. Another audit of these runs goes to
-DIR/audits; an --out directory that holds another audit is refused.
+and predictions.npz with the prediction for every example. Another audit of these runs is written to
+DIR/audits; an --out directory that contains another audit is refused.
 
     pnoise audit --config digits_vit --workdir /tmp/digits --seeds=0,1,2,3,4
 
 The run of seed s is in DIR, or in DIR/seed_s; missing runs are trained. If the runs exist, --config
-can be left out; its noise, evaluation and data sections may differ from theirs. To audit more
+can be left out; its noise, evaluation and data sections may differ from the runs'. To audit more
 noises: --presets=paper_vit,optimal_published, and --strengths=0.1,0.2,0.3 for each of them.
 
 With --config.weights=FILE, no run in DIR and no --seeds, these weights are audited directly:
@@ -35,12 +35,13 @@ _SEEDS = flags.DEFINE_list(
 )
 _PRESETS = flags.DEFINE_list("presets", [], "Noises to audit in addition to the config's.")
 _STRENGTHS = flags.DEFINE_list(
-    "strengths", [], "Strengths to audit each noise at; default: its own."
+    "strengths", [], "Strengths to audit each noise at; default: the noise's own strength."
 )
 _BATCH_SIZES = flags.DEFINE_list(
     "batch_sizes",
     None,
-    "The verdict is about the first. Default: those of 10, 50 and 100 that the classes allow.",
+    "Batch sizes; the verdict is about the first. Default: those of 10, 50 and 100 that the "
+    "classes allow.",
 )
 _MIXED = flags.DEFINE_bool(
     "mixed_batches", False, "Allow class-sorted batches that are larger than any class."
@@ -51,11 +52,11 @@ _INTERVAL = flags.DEFINE_enum(
     "interval",
     "auto",
     ["auto", "seeds", "batches"],
-    "What intervals are over: seeds (2 or more), or batches.",
+    "What confidence intervals are over: seeds (2 or more), or batches.",
 )
 _ORDERS = flags.DEFINE_integer("orders", 40, "Number of random orders to score.")
 _EQUIVALENCE = flags.DEFINE_float(
-    "equivalence", 1.0, "Points of top-1; an effect shown to be smaller counts as none."
+    "equivalence", 1.0, "Points of top-1; an effect shown to be smaller counts as no effect."
 )
 _METRIC = flags.DEFINE_string(
     "metric",
@@ -102,7 +103,7 @@ def _numbers(flag: str, values: list[str] | None, kind: type) -> tuple | None:
         return tuple(kind(value) for value in values)
     except ValueError:
         what = "whole numbers" if kind is int else "numbers"
-        raise ValueError(f"--{flag}={','.join(values)}: give {what}, separated by commas") from None
+        raise ValueError(f"--{flag}={','.join(values)}: give {what} separated by commas") from None
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Draws leak against knock-out: pnoise bridge --sweeps=DIR,DIR --out=DIR
+"""Plots leak against knock-out: pnoise bridge --sweeps=DIR,DIR --out=DIR
 
 Each of --sweeps is a work directory of pnoise sweep --config bridge:digits (or bridge:glyphs),
-which may still be running. --out gets a table for each, such as bridge_digits.csv, and bridge.svg
-and bridge.png. Correlations and the cells that leak most are printed. Files drawn earlier from the
-same sweeps, or from fewer of their cells, are replaced; files drawn from other sweeps are not.
+which may still be running. A table for each, such as bridge_digits.csv, bridge.svg and bridge.png
+are written to --out. Correlations and the cells that leak most are printed. Existing files from the
+same sweeps, or from fewer of their cells, are replaced; files from other sweeps are not.
 """
 
 from collections.abc import Iterable
@@ -33,8 +33,8 @@ def draw(sweeps: list[str], out: Path) -> None:
         base = read_config(Path(workdir), name="base_config.json")
         if base.data.name in models:
             raise ValueError(
-                f"--sweeps={','.join(sweeps)}: two of them are of data.name={base.data.name!r}; "
-                "give one sweep of each data set"
+                f"--sweeps={','.join(sweeps)}: two of them have data.name={base.data.name!r}; "
+                "give one sweep per data set"
             )
         models[base.data.name] = trained
     for name, trained in models.items():
@@ -50,14 +50,14 @@ def draw(sweeps: list[str], out: Path) -> None:
 
 
 def _short(name: str, names: Iterable[str]) -> str:
-    """A data set's name without its variant, where that tells it from the others."""
+    """A data set's name, without its variant if the name alone distinguishes it."""
     short = name.partition("/")[0]
-    alone = sum(other.partition("/")[0] == short for other in names) == 1
-    return writing.file_name(short if alone else name)
+    is_unique = sum(other.partition("/")[0] == short for other in names) == 1
+    return writing.file_name(short if is_unique else name)
 
 
 def _claim(out: Path, tables: dict[str, str]) -> None:
-    """Makes the directory, or checks that what is there was drawn from fewer of these models."""
+    """Creates the directory, or checks that its files are of these models or fewer of them."""
     named = f"--out={str(out)!r}"
     writing.make_directory(out, named=named)
     writing.require_places(out, named=named, files=[*tables, "bridge.svg", "bridge.png"])
@@ -71,7 +71,7 @@ def _claim(out: Path, tables: dict[str, str]) -> None:
         others = [name for name in ("bridge.svg", "bridge.png") if (out / name).exists()]
     if others:
         raise FileExistsError(
-            f"{named} holds what other sweeps have drawn ({', '.join(others)}): choose another "
+            f"{named} contains files from other sweeps ({', '.join(others)}): choose another "
             "directory, or move these files away"
         )
 

@@ -1,11 +1,11 @@
 """Compiles a run for TPUs or GPUs without any: pnoise compile --config FILE --topology v5e:16x16
 
-Compiles the training and the evaluation step as they would run there, and says what each device
+Compiles the training and the evaluation step as they would run there, and prints what each device
 needs: memory, operations, exchanges, and what bounds the speed. If the training step does not fit,
-it looks for changes that make it fit. ImageNet need not be present. On any Linux machine, TPUs need
-libtpu, pip install "pnoise_jax[tpu]", and NVIDIA GPUs JAX's plugin for CUDA, pip install
-"pnoise_jax[cuda13]": --topology h100:8 --slices=4 stands for four hosts of eight GPUs. To try it
-without either, --topology cpu:8 compiles for eight CPU devices.
+it looks for changes that make it fit. ImageNet need not be present. It works on any Linux machine;
+TPUs need libtpu, pip install "pnoise_jax[tpu]", and NVIDIA GPUs need JAX's CUDA plugin, pip install
+"pnoise_jax[cuda13]": --topology h100:8 --slices=4 means four hosts of eight GPUs. To try it without
+either, --topology cpu:8 compiles for eight CPU devices.
 """
 
 import functools
@@ -26,23 +26,25 @@ from . import main
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     None,
-    "Chips and the shape of a slice: v5e:16x16, v5p:4x4x8; GPUs of a host: a100:8, h100:8, h200:8; "
-    "or cpu:8.",
+    "Chip and shape of a slice: v5e:16x16, v5p:4x4x8; GPUs per host: a100:8, h100:8, h200:8; or "
+    "cpu:8.",
     required=True,
 )
 _SLICES = flags.DEFINE_integer(
     "slices",
     1,
-    "Slices, or hosts with GPUs, that the data center's network connects.",
+    "Number of slices, or of hosts with GPUs, connected by the data center's network.",
     lower_bound=1,
 )
-_EVALUATION = flags.DEFINE_bool("evaluation", True, "Compile the evaluation step as well.")
-_SUGGEST = flags.DEFINE_bool("suggest", True, "If the training does not fit, look for changes.")
-_OUT = flags.DEFINE_string("out", None, "File for all figures, as JSON.")
+_EVALUATION = flags.DEFINE_bool("evaluation", True, "Also compile the evaluation step.")
+_SUGGEST = flags.DEFINE_bool(
+    "suggest", True, "If the training step does not fit, look for changes."
+)
+_OUT = flags.DEFINE_string("out", None, "JSON file for all figures.")
 
 
 def run(config: ml_collections.ConfigDict) -> None:
-    """Compiles, prints and writes; exits with 1 if a step does not fit."""
+    """Compiles the steps, prints and writes their needs; exits with 1 if a step does not fit."""
     jax.config.update("jax_platforms", "cpu")  # plugins would look for devices
     topology = ahead_of_time.open_topology(_TOPOLOGY.value, slices=_SLICES.value)
     if topology.chip is not None:  # programs for absent devices cannot be read back

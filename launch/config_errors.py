@@ -1,4 +1,4 @@
-"""Errors of config files and of fields on the command line, with the place where they arise."""
+"""Describes errors in config files and in config fields on the command line, and locates them."""
 
 import re
 import sys
@@ -13,11 +13,11 @@ _FRAME = re.compile(r'File "(.+?)", line (\d+)')  # in a traceback
 
 
 def describe(error: Exception, file: str | None) -> str:
-    """What went wrong while a config was read or changed, and where.
+    """Describes what went wrong while a config was read or changed, and where.
 
     Args:
-      error: what was raised.
-      file: the config file; None where the config is that of a run.
+      error: the exception.
+      file: the config file; None if the config is a run's.
     """
     frames: list[_Line] = [
         (frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
@@ -35,26 +35,26 @@ def describe(error: Exception, file: str | None) -> str:
 
 
 def describe_parsing(text: str, file: str) -> str:
-    """As `describe`, of what the flags' library has made of an error: a traceback as text."""
+    """Like `describe`, for an error that the flags library has turned into a traceback's text."""
     place = _place([(name, int(line)) for name, line in _FRAME.findall(text)], file)
     return f"the config file fails: {text.splitlines()[-1].strip()} ({place or file})"
 
 
 def _place(frames: Sequence[_Line], file: str | None) -> str:
-    """The last of these lines that is in the config file or in another beside it; or ""."""
+    """The last of these lines that is in a file in the config file's directory; or ""."""
     if file is None:
         return ""
     folder = Path(file).resolve().parent
-    own = [(name, line) for name, line in frames if name and Path(name).resolve().parent == folder]
-    return f"{own[-1][0]}:{own[-1][1]}" if own else ""
+    lines = [(name, n) for name, n in frames if name and Path(name).resolve().parent == folder]
+    return f"{lines[-1][0]}:{lines[-1][1]}" if lines else ""
 
 
 def _describe_unknown(error: Exception) -> str:
     text = str(error).replace("\\", "")
-    found = re.search(r"'(\w+)'", text)
-    if found is None:
+    quoted = re.search(r"'(\w+)'", text)
+    if quoted is None:
         return f"unknown config field: {text}"
-    name = found[1]
+    name = quoted[1]
     typed = (argument.lstrip("-").partition("=")[0] for argument in sys.argv)
     fields = [field for field in typed if field.startswith("config.") and f".{name}" in field]
     field = fields[0].removeprefix("config.") if fields else name

@@ -1,18 +1,18 @@
 """Evaluates a run: pnoise evaluate --workdir DIR [--config.noise.preset=…]
 
-The config is that of the run, or a file given with --config; its noise, evaluation and data
-sections may differ from the run's. The evaluation.json of the run does not change: other
-measurements are written to separate files in DIR/evaluations.
+The config is the run's, or a file given with --config; its noise, evaluation and data sections may
+differ from the run's. The run's evaluation.json does not change: other measurements are written to
+separate files in DIR/evaluations.
 
-With --sets, the run, or the weights that --config.weights names, is evaluated on several test sets
-of ImageNet's classes, and a table compares them; mCE is printed where ImageNet-C is among them:
+With --sets, the run, or the weights that --config.weights names, are evaluated on several test sets
+with ImageNet's classes, and a table compares them; mCE is printed if ImageNet-C is among them:
 
     pnoise evaluate --config CONFIG --config.weights=FILE --data_dir DATA --workdir DIR \
         --sets=imagenet2012,imagenet2012_real,imagenet_v2/matched-frequency,imagenet_sketch
     pnoise evaluate … --sets=imagenet_a,imagenet_r --config.evaluation.classes=of_data_set
     pnoise evaluate … --sets=imagenet2012_corrupted
 
-What was measured before is not measured again, so a command that was stopped continues.
+Existing measurements are not repeated, so the same command resumes a stopped evaluation.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -36,7 +36,7 @@ _SETS = flags.DEFINE_list(
 
 
 def evaluate(config, workdir: str) -> None:
-    """Evaluates the run on its test split, or on the sets of --sets."""
+    """Evaluates the run on its test split, or on the test sets of --sets."""
     if _SETS.value is None:
         training.evaluate(config, workdir, out=_OUT.value)
     else:

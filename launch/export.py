@@ -1,11 +1,12 @@
 """Writes a run's weights for other programs: pnoise export --workdir DIR [--out FILE]
 
 The file is safetensors with timm's names and PyTorch's layouts; timm loads it with strict=True and
-computes the same logits. It has the moving average of the weights if the run kept one. Its metadata
-name timm's model and its arguments, and the mean, std, interpolation and crop for the images. The
-data set of the run is not needed. An existing file is never overwritten.
+computes the same logits. It contains the moving average of the weights if the run kept one. Its
+metadata name timm's model and its arguments, and the mean, std, interpolation and crop for the
+images. The run's data set is not needed. An existing file is never overwritten.
 
-Of domain adaptation, runs of TVT and SSRT cannot be exported: no model of timm has their layers.
+Among the methods of domain adaptation, runs of TVT and SSRT cannot be exported: no model of timm
+has their layers.
 """
 
 from absl import flags
@@ -21,7 +22,7 @@ _FORMAT = flags.DEFINE_enum("format", "timm", ["timm"], "Naming scheme of the ar
 
 
 def describe(exported: weights.Exported) -> str:
-    """What was written, and how to load it."""
+    """Describes the file that was written, and how to load it."""
     size = exported.path.stat().st_size / 1e6
     lines = [
         f"wrote {exported.path}: {exported.arrays} arrays, {size:.1f} MB, {exported.title}",
@@ -32,14 +33,14 @@ def describe(exported: weights.Exported) -> str:
             f"no mean: subtract data.mean_image={exported.mean_image!r} from pixels in [0, 1]"
         )
     if exported.reference is None:
-        lines.append("note: timm has no such model; the arrays have the names of its family")
+        lines.append("note: timm has no such model; the arrays have timm's names for its family")
     else:
         name, arguments = exported.reference
-        given = "".join(f", {argument}={value!r}" for argument, value in arguments.items())
+        keywords = "".join(f", {argument}={value!r}" for argument, value in arguments.items())
         lines += [
             "in Python:",
             "  import safetensors.torch, timm",
-            f"  model = timm.create_model({name!r}{given})",
+            f"  model = timm.create_model({name!r}{keywords})",
             f"  model.load_state_dict(safetensors.torch.load_file({str(exported.path)!r}))",
         ]
     return "\n".join(lines)

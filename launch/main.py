@@ -1,4 +1,4 @@
-"""What the main programs share: flags, errors without tracebacks, exit codes."""
+"""Code that the main programs share: flags, errors without tracebacks, exit codes."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ from . import config_errors, huge_pages, values
 from .compilation_cache import use_compilation_cache
 
 _TRACEBACK = flags.DEFINE_bool(
-    "traceback", False, "Show where an error comes from, not only its message."
+    "traceback", False, "Show the traceback of an error, not only its message."
 )
 _MULTI_HOST = flags.DEFINE_bool(
     "multi_host", False, "Join the other hosts, which JAX detects: TPU pods, Slurm, Open MPI."
@@ -36,18 +36,18 @@ _START_TIMEOUT = flags.DEFINE_integer(
 _STALL_MINUTES = flags.DEFINE_float(
     "stall_minutes",
     5.0,
-    "Report where a run stalls after this many minutes without a finished step; 0: never.",
+    "Report where a run stalls after this many minutes without a finished step; 0 turns this off.",
     lower_bound=0.0,
 )
 
 _TYPED = sys.argv[1:]
 _BUILT_IN_CONFIGS = Path(__file__).parents[1] / "configs"
 
-# Their messages are written for the reader; of any other error, the type is printed, too.
 WRONG_COMMAND = 64  # EX_USAGE of sysexits.h
 
+# The messages of these errors are written for the user; for any other, the type is printed too.
 _EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
-_AGAIN = (training.ConfigError, runs.TakenOverError)  # which the same command would meet again
+_AGAIN = (training.ConfigError, runs.TakenOverError)  # the same command would raise them again
 
 
 def define_run_flags(
@@ -57,17 +57,19 @@ def define_run_flags(
     workdir_may_be_url: bool = False,
     read_config: Callable[[str], ml_collections.ConfigDict] = training.read_config,
 ) -> tuple[flags.FlagHolder, flags.FlagHolder]:
-    """--config, --workdir and --data_dir; if no config is required, that of the run is the default.
+    """Defines --config, --workdir and --data_dir.
+
+    If no config is required, the default is the run's config.
 
     Args:
-      config_required: whether a config must be given, because there may be no run yet.
-      workdir_required: whether a work directory must be given; if not, a config can be enough.
-      workdir_may_be_url: whether the program works in a bucket.
+      config_required: whether --config is required, because there may be no run yet.
+      workdir_required: whether --workdir is required; if not, a config can be enough.
+      workdir_may_be_url: whether the program can work in a bucket.
       read_config: reads the config of the run from the work directory.
     """
     meaning = "Work directory of the run; it is created, or the run in it is resumed."
     if workdir_may_be_url:
-        meaning += " It may be gs://BUCKET/FOLDER."
+        meaning += " It can be gs://BUCKET/FOLDER."
     if not workdir_required:
         meaning = "Work directory of a run whose weights to use."
     workdir = flags.DEFINE_string("workdir", None, meaning)
@@ -95,7 +97,7 @@ def define_run_flags(
 
 
 def define_config_flag() -> flags.FlagHolder:
-    """--config and --data_dir, of programs that need no run."""
+    """Defines --config and --data_dir, for programs that need no run."""
     _define_data_dir()
     _find_config_file()
     config = config_flags.DEFINE_config_file(
@@ -141,7 +143,7 @@ def call_config_function(name: str) -> Any:
     """The result of another function of the config file; None if there is no such function.
 
     Like ``get_config``, it is called with the text after the colon in --config, if there is any.
-    Anything that it yields is put into a list.
+    An iterable other than a mapping is converted to a list.
     """
     _, *argument = config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)
     try:
@@ -160,13 +162,13 @@ def config_file() -> str:
 
 
 def built_in_config(name: str) -> ml_collections.ConfigDict:
-    """One of the package's own configs, by name."""
+    """One of the package's configs, by name."""
     return runpy.run_path(str(_BUILT_IN_CONFIGS / f"{name}.py"))["get_config"]()
 
 
 def _config_names(file: str) -> dict[str, Any]:
-    """What the config file defines; the file is not run again if the flag has run it."""
-    module = sys.modules.get("config_config")  # as ml_collections calls it
+    """The names that the config file defines; the file is not run again if the flag has run it."""
+    module = sys.modules.get("config_config")  # ml_collections' name for it
     if module is not None and getattr(module, "__file__", None) == file:
         return vars(module)
     return runpy.run_path(file)
@@ -175,11 +177,11 @@ def _config_names(file: str) -> dict[str, Any]:
 def whole_numbers(
     flag: str, values: list[str], *, minimum: int = 0, repeats: bool = False
 ) -> tuple[int, ...]:
-    """``--flag=0,1,2`` as numbers.
+    """Converts the values of ``--flag=0,1,2`` to numbers.
 
     Raises:
-      ValueError: one is not a whole number of at least ``minimum``, or there are none, or one is
-        given twice where no ``repeats`` are allowed.
+      ValueError: a value is not a whole number of at least ``minimum``, there are no values, or a
+        value occurs twice and ``repeats`` is False.
     """
     given = ",".join(values)
     for value in values:
@@ -191,12 +193,12 @@ def whole_numbers(
     numbers = tuple(map(int, values))
     if not numbers or (len(set(numbers)) < len(numbers) and not repeats):
         once = "" if repeats else ", each once"
-        raise ValueError(f"--{flag}={given}: give one or several numbers{once}")
+        raise ValueError(f"--{flag}={given}: give one or more numbers{once}")
     return numbers
 
 
 def command_line(program: str) -> str:
-    """The command that started this program, as it was typed."""
+    """The command that started this program, as the user typed it."""
     start = f"pnoise {program}" if __package__ != "launch" else f"python -m launch.{program}"
     return f"{start} {shlex.join(_TYPED)}"
 
@@ -204,26 +206,26 @@ def command_line(program: str) -> str:
 def run(
     main: Callable[[], object], *, on_interrupt: str = "interrupted", keep_compiled: bool = True
 ) -> None:
-    """Parses the flags and calls main; an error ends with one message and exit code 1.
+    """Parses the flags and calls main; on an error, prints one message and exits with code 1.
 
-    The exit code is `WRONG_COMMAND` where the same command should not be tried again: flags or a
-    config that cannot be read, a `training.ConfigError`, or a `runs.TakenOverError`. If a signal
-    has stopped it, it is `stopping.EXIT_CODE`.
+    The exit code is `WRONG_COMMAND` if the same command should not be tried again: the flags or the
+    config cannot be read, or main raises a `training.ConfigError` or a `runs.TakenOverError`. If a
+    signal has stopped the program, it is `stopping.EXIT_CODE`.
 
     Args:
       main: the work.
-      on_interrupt: what to print on Ctrl-C, if the program does not listen to signals itself.
-      keep_compiled: whether compiled programs are kept on disk; False if compiling is timed.
+      on_interrupt: the message on Ctrl-C, if the program does not listen to signals itself.
+      keep_compiled: whether to keep compiled programs on disk; False if compiling is timed.
     """
 
-    for stream in (sys.stdout, sys.stderr):  # names may have letters that a terminal cannot show
+    for stream in (sys.stdout, sys.stderr):  # names may contain letters that a terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {printable(' '.join(argv[1:]))}")
-        # Libraries log what they then raise, at length.
+        # Libraries log at length the errors that they then raise.
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
             parallel.start(multi_host=_MULTI_HOST.value, timeout=_START_TIMEOUT.value)
@@ -243,7 +245,7 @@ def run(
         except KeyboardInterrupt as error:
             parallel.end_together(error, "interrupted")
             _end(on_interrupt)
-        except SystemExit as error:  # rich raises it where nobody reads the output any more
+        except SystemExit as error:  # rich raises it when nobody reads the output any longer
             if not parallel.are_several():
                 raise
             _end(f"error: {parallel.end_together(error, 'its output was closed')}")
@@ -261,7 +263,7 @@ def run(
 
 
 def _say_once(sentence: str) -> None:
-    """To stderr, on the first host."""
+    """Prints a sentence to stderr, on the first host."""
     if not parallel.are_several() or jax.process_index() == 0:
         say(sentence, file=sys.stderr)
 
@@ -298,8 +300,8 @@ def _typed_config_file() -> str | None:
 def _find_config_file() -> None:
     """Finds the file that --config names, and makes the modules next to it importable.
 
-    The configs of this package are found by name from any directory: ``--config digits_vit``. The
-    program ends if there is no such file.
+    The configs of this package are found by name from any directory: ``--config digits_vit``. If
+    there is no such file, the program exits with an error.
     """
     given = _given_on_command_line("config")
     if given is None:
@@ -331,7 +333,7 @@ def _replace_on_command_line(flag: str, value: str) -> None:
 
 
 def _given_on_command_line(flag: str) -> str | None:
-    """The value of a flag before flags are parsed; None if it is not given."""
+    """The value of a flag before flags are parsed; None if it is not set."""
     for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
         name, equals, value = argument.partition("=")
         if name in (f"--{flag}", f"-{flag}"):
@@ -342,12 +344,12 @@ def _given_on_command_line(flag: str) -> str | None:
 def _summary(error: Exception) -> str:
     origin = traceback.extract_tb(error.__traceback__)[-1]
     if origin.filename.endswith("xla_bridge.py"):  # where JAX starts devices
-        options: Any = jax.config  # which has them as attributes only once it runs
+        options: Any = jax.config  # type checkers do not know its attributes
         platforms = options.jax_platforms
         named = "no devices" if platforms is None else f"JAX_PLATFORMS={platforms!r}"
         return (
             f"{named}: JAX cannot start them ({str(error).partition(' (set ')[0] or 'not there'}): "
-            "pip install 'pnoise_jax[tpu]' or 'pnoise_jax[cuda12]', with their drivers; or set "
+            "pip install 'pnoise_jax[tpu]' or 'pnoise_jax[cuda12]', and the drivers; or set "
             "JAX_PLATFORMS=cpu"
         )
     lines = str(error).strip().splitlines() or [""]

@@ -1,16 +1,16 @@
-r"""How much does a test set's order give away about labels? python -m launch.neighbours [--flags]
+r"""How much does a test set's order reveal about labels? python -m launch.neighbours [--flags]
 
-For each batch size: the share of batches that hold one class, and the mean share of an image's
-batch mates that are of its class, also in random order. Counted from labels alone, without a model:
-noise that mixes the batch can read no more than this.
+For each batch size: the share of batches that contain a single class, and the mean share of an
+image's batch mates that are of its class, also in random order. Both are counted from labels alone,
+without a model: noise that mixes the batch can read no more than this.
 
     python -m launch.neighbours
     python -m launch.neighbours --lists=Art.txt,Clipart.txt
     python -m launch.neighbours --splits=office_home:art,visda2017:validation --data_dir=DIR
 
-The validation sets of VisDA-2017 and ImageNet, and ImageNet-V2, are always shown: their counts are
-public. Those of Office-Home and DomainNet are not, so these need the published lists (--lists), or
-the data prepared from them (--splits, in stored order).
+The validation sets of VisDA-2017 and ImageNet, and ImageNet-V2, are always shown, because their
+counts are public. Office-Home and DomainNet need the published lists (--lists) or the data prepared
+from them (--splits, in stored order).
 """
 
 import dataclasses
@@ -35,15 +35,17 @@ from pnoise_jax.terminal import create_console
 
 from . import main
 
-_LISTS = flags.DEFINE_list("lists", [], "Published list files, each line a path and a label.")
+_LISTS = flags.DEFINE_list("lists", [], "Published list files; each line is a path and a label.")
 _SPLITS = flags.DEFINE_list("splits", [], "Prepared data, NAME:SPLIT, in stored order.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are.")
-_SIZES = flags.DEFINE_list("batch_sizes", [str(size) for size in BATCH_SIZES], "Of the table.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the data sets.")
+_SIZES = flags.DEFINE_list(
+    "batch_sizes", [str(size) for size in BATCH_SIZES], "Batch sizes in the table."
+)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all numbers.")
 
 
 def run() -> None:
-    """Counts, prints and writes."""
+    """Counts the batch mates, and prints and writes the results."""
     sizes = main.whole_numbers("batch_sizes", _SIZES.value)
     orders = known_orders()
     for file in _LISTS.value:

@@ -4,13 +4,13 @@ NAME is domainnet, imagenet2012, office_home, tiny_imagenet or visda2017, or one
 with ImageNet's classes (imagenet_v2/matched-frequency, imagenet_a, imagenet2012_real and so on),
 made from the official archives, which you put into --manual_dir (if it is empty, the command says
 what to download from where); or folder/<name>, made from your own images in <split>/<class>/... or
-<class>/... If it is not clear which of the two it is, the command shows both, and --layout chooses.
-imagenet2012_corrupted stands for all of ImageNet-C that --manual_dir has. digits, font_digits and
+<class>/... If both layouts are possible, the command shows both, and --layout chooses one.
+imagenet2012_corrupted means all of ImageNet-C that is in --manual_dir. digits, font_digits and
 glyphs need no files.
 
-Every image is verified. If the command was stopped, by a full disk too, the same command continues
-where it stopped. The data set appears in --data_dir when it is complete, in the format of TFDS
-(array_record). A data set that TFDS itself has prepared needs no preparation.
+Every image is verified. If the command was stopped, for example by a full disk, the same command
+resumes where it stopped. The data set appears in --data_dir once it is complete, in the format of
+TFDS (array_record). A data set that TFDS itself has prepared needs no preparation.
 """
 
 import shlex
@@ -33,15 +33,16 @@ _MANUAL_DIR = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
-    "Directory of the data sets, as data.data_dir of a config; default: $TFDS_DATA_DIR, else "
+    "Directory of the data sets, as in a config's data.data_dir; default: $TFDS_DATA_DIR, or else "
     "~/tensorflow_datasets.",
 )
 _LAYOUT = flags.DEFINE_enum(
     "layout",
     None,
     ["classes", "splits"],
-    "For folder/<name>: whether the folders in --manual_dir are classes, or splits with classes "
-    "below them. Default: the only possible one; if both are, they are shown, and you choose.",
+    "For folder/<name>: whether the folders in --manual_dir are classes, or splits that contain "
+    "classes. Default: the only possible one; if both are possible, both are shown for you to "
+    "choose.",
 )
 _SKIP_UNREADABLE = flags.DEFINE_bool(
     "skip_unreadable",
@@ -52,24 +53,24 @@ _SKIP_UNREADABLE = flags.DEFINE_bool(
 _SHORT_SIDE = flags.DEFINE_integer(
     "short_side",
     None,
-    "Shrink images with a longer short side to this many pixels; with 320, training at 224 reads "
+    "Shrink images whose short side is longer to this many pixels; with 320, training at 224 reads "
     "images faster. Default: no image is resized.",
     lower_bound=1,
 )
 _VERIFY = flags.DEFINE_bool(
-    "verify", False, "Read all files of an existing data set, and compare their checksums."
+    "verify", False, "Read all files of an existing data set and compare their checksums."
 )
 
 
 def describe(prepared: prepare.Prepared) -> str:
-    """What is there now, what was done to its images, and what a config needs."""
+    """Describes the prepared data set, what was done to its images, and the fields for a config."""
     sizes = ", ".join(f"{split} {number:,}" for split, number in prepared.splits.items())
     if prepared.is_new:
         changes = [f"{number:,} {what}" for what, number in prepared.changes.items()]
         lines = [
             f"prepared {prepared.path}",
             f"examples: {sizes}",
-            f"images: {'; '.join(changes) if changes else 'all stored as they were'}",
+            f"images: {'; '.join(changes) if changes else 'all stored unchanged'}",
         ]
     else:
         lines = [
@@ -78,13 +79,13 @@ def describe(prepared: prepare.Prepared) -> str:
         ]
     if prepared.class_names:
         shown = shorten(prepared.class_names, limit=12)
-        lines.append(f"classes: {len(prepared.class_names)}, from label 0 on: {shown}")
+        lines.append(f"classes: {len(prepared.class_names)}, starting at label 0: {shown}")
     lines += [f"note: {note}" for note in prepared.notes]
-    lines += ["in a config, or behind launch.train:", *_flags(prepared)]
+    lines += ["in a config, or as flags of launch.train:", *_flags(prepared)]
     return "\n".join(lines)
 
 
-# What splits are called, the best first: to train on, and to test on.
+# Names of splits to train on and to test on, in order of preference.
 _TRAIN = ("train", "training")
 _TEST = ("validation", "val", "valid", "dev", "eval", "test", "testing")
 
@@ -95,7 +96,7 @@ def _flags(prepared: prepare.Prepared) -> list[str]:
     test = next((called[name] for name in _TEST if name in called), None)
     if train is not None and list(prepared.splits) == [train]:
         chosen = {"train_split": f"{train}[:90%]", "test_split": f"{train}[90%:]"}
-    else:  # which of others are to train on, only their owner knows
+    else:  # only the user knows which splits with other names to train on
         chosen = {"train_split": train, "test_split": test}
         chosen = {field: split for field, split in chosen.items() if split is not None}
     # <data_dir>/<name>/<version>
@@ -126,10 +127,10 @@ def _verified(prepared: prepare.Prepared) -> str:
     number = manifest.read(prepared.path).check_all()
     if not number:
         return (
-            f"not verified: no checksums were recorded when {prepared.path} was prepared; records "
-            "are compared with their own when they are read"
+            f"not verified: no checksums were recorded when {prepared.path} was prepared; each "
+            "record is compared with its own checksum when it is read"
         )
-    return f"verified: {number} files are as they were prepared"
+    return f"verified: {number} files are unchanged since they were prepared"
 
 
 if __name__ == "__main__":

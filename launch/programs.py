@@ -1,17 +1,17 @@
-"""What is known of a program before it imports anything."""
+"""Facts about a program that can be determined before it imports anything."""
 
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_PLUGINS = ("jax_plugins", "libtpu")  # modules of JAX on accelerators
+_PLUGINS = ("jax_plugins", "libtpu")  # modules with which JAX uses accelerators
 
 
 def is_program(command: Sequence[str], arguments: Sequence[str]) -> bool:
-    """Whether Python was started to run one of these programs, and has not begun yet.
+    """Whether Python was started to run one of these programs, and has not begun to run it.
 
-    It was not where a notebook, a debugger, a test or a worker process imports them.
+    This is False if a notebook, a debugger, a test or a worker process imports them.
 
     Args:
       command: `sys.orig_argv`.
@@ -27,7 +27,7 @@ def is_program(command: Sequence[str], arguments: Sequence[str]) -> bool:
 
 
 def compute_on_cpu(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether programs of this environment compute on the CPU."""
+    """Whether programs in this environment compute on the CPU."""
     platforms = environment.get("JAX_PLATFORMS") or environment.get("JAX_PLATFORM_NAME")
     if platforms:
         return {name.strip().lower() for name in platforms.split(",")} == {"cpu"}

@@ -7,10 +7,10 @@ arms(), the regularisers and their candidates; and contrasts(), the pairs of arm
 In each setting every arm is tuned on held-out training examples, and the chosen candidate is tested
 once, with other seeds.
 
-DIR gets regularisers.json, .csv (a row for each test training), .md (the tables), .svg and .png of
-all finished settings, and study.json, which records the comparison: DIR refuses any other. The same
-command resumes. Several processes may run different settings in one DIR: on a CPU, one per core
-takes the least time.
+For all finished settings, regularisers.json, .csv (a row for each test training), .md (the tables),
+.svg and .png are written to DIR. study.json records the comparison: another comparison in the same
+DIR is refused. The same command resumes. Several processes can run different settings in one DIR:
+on a CPU, one process per core takes the least time.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -31,7 +31,7 @@ _TUNING_SEEDS = flags.DEFINE_list(
 )
 _TEST_SEEDS = flags.DEFINE_list("test_seeds", list(map(str, Seeds().test)), "Seeds to test with.")
 _TOGETHER = flags.DEFINE_enum(
-    "together", "never", WAYS, "Train the seeds together, with vmap; on a CPU this is slower."
+    "together", "never", WAYS, "Train all seeds in one program, with vmap; slower on a CPU."
 )
 
 

@@ -1,14 +1,14 @@
-r"""Accuracy against the strength of noise and attacks: pnoise robustness --workdir DIR
+r"""Measures accuracy against the strength of noise and attacks: pnoise robustness --workdir DIR
 
     python -m launch.robustness --config configs/robustness_digits.py --workdir /tmp/robustness
     python -m launch.robustness --workdir /tmp/digits_vit --out /tmp/curves --pgd=0.01,0.02,0.04
 
-The first trains a model for each seed and each arm of the config file's arms(), which returns the
-fields that each arm changes: {"plain": {}, "fgsm": {"task.attack": "fgsm"}}. The file may define
-strengths(), which says how strongly test images are perturbed. The same command resumes where it
-was stopped. The second, without --config, measures an existing run. Both write robustness.json,
-.csv, .svg and .png: accuracy under Gaussian noise, salt-and-pepper, FGSM and PGD, with intervals,
-and every sign that an attack failed. Strengths are on a scale of pixels from 0 to 1.
+The first command trains a model for each seed and each arm of the config file's arms(), which
+returns the fields that each arm changes: {"plain": {}, "fgsm": {"task.attack": "fgsm"}}. The file
+can define strengths(), which returns how strongly test images are perturbed. The same command
+resumes a stopped study. The second command, without --config, measures an existing run. Both write
+robustness.json, .csv, .svg and .png: accuracy under Gaussian noise, salt-and-pepper, FGSM and PGD,
+with intervals, and every sign that an attack failed. Strengths are for pixels from 0 to 1.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -44,20 +44,22 @@ _STRENGTHS = {
 def measure(config, workdir: str | None) -> None:
     """Reads the flags, and runs the study or measures the run."""
     if workdir is None:
-        raise ValueError("--workdir is not set: give that of a study, or that of a run to measure")
+        raise ValueError(
+            "--workdir is not set: give the directory of a study or of a run to measure"
+        )
     is_study = flags.FLAGS["config"].using_default_value is False
     settings = _settings(is_study)
     command = main.command_line("robustness")
     if not is_study:
         if _OUT.value is None:
             raise ValueError(
-                f"--out is not set: give the directory of the report on --workdir={workdir!r}; or "
-                "give --config, to train and measure its arms() there"
+                f"--out is not set: give a directory for the report on --workdir={workdir!r}; or "
+                "set --config to train and measure its arms() there"
             )
         if flags.FLAGS["seeds"].present:
             raise ValueError(
                 f"--seeds={','.join(_SEEDS.value)}: a run keeps the seed of its training; leave "
-                "--seeds out, or give --config, to train and measure its arms()"
+                "--seeds out, or set --config to train and measure its arms()"
             )
         run_curves_of(workdir, config, _OUT.value, settings=settings, command=command)
         return
@@ -92,9 +94,7 @@ def _numbers(kind: str, values: list[str]) -> tuple[float, ...]:
     try:
         return tuple(map(float, values))
     except ValueError:
-        raise ValueError(
-            f"--{kind}={','.join(values)}: give numbers, separated by commas"
-        ) from None
+        raise ValueError(f"--{kind}={','.join(values)}: give numbers separated by commas") from None
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@ r"""Shows what noise does to images and to the latent: pnoise show --config CONF
     python -m launch.show --config configs/digits_vit.py --out /tmp/show
     python -m launch.show --workdir /tmp/digits_vit --out /tmp/show --strengths=0.1,0.3,1
 
-Shows the config's noise and every registered noise, at several strengths. DIR gets images.svg and
-images.png, the noises on images of the config's test split; a latent.svg and .png for each place in
-the model where the config's noise enters, with norms, cosines to the clean representation, and
-singular values; and the numbers as show.csv and show.json. With --workdir the weights are those of
-a run; otherwise those that the config names, or initial ones, and the figures say which.
+Shows the config's noise and every registered noise, at several strengths. These files are written
+to DIR: images.svg and images.png, the noises on images of the config's test split; latent.svg and
+latent.png for each site where the config's noise enters the model, with norms, cosines to the clean
+representation, and singular values; and the numbers as show.csv and show.json. With --workdir the
+weights are a run's; otherwise they are the ones that the config names, or initial ones, and the
+figures say which.
 
-Noise that mixes a batch mixes the images shown; in the latent, evaluation.batch_size images.
+Noise that mixes a batch mixes the images shown; in the latent, it mixes evaluation.batch_size
+images.
 """
 
 import json
@@ -31,12 +33,16 @@ _OUT = flags.DEFINE_string("out", None, "Directory for the figures; it is create
 _STRENGTHS = flags.DEFINE_list("strengths", ["0.1", "0.3", "1"], "Strengths of every noise.")
 _IMAGES = flags.DEFINE_integer("images", 8, "Number of images to draw.")
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "Chooses the images, and seeds the noise.", lower_bound=0, upper_bound=2**32 - 1
+    "seed",
+    0,
+    "Seed of the choice of images and of the noise.",
+    lower_bound=0,
+    upper_bound=2**32 - 1,
 )
 
 
 def run(config, workdir: str | None) -> None:
-    """Checks the flags, then shows, prints and writes."""
+    """Checks the flags, draws the figures, and prints and writes the results."""
     if parallel.are_several():
         raise ValueError("--multi_host: figures are drawn on one host; leave the flag out")
     settings = _settings(_STRENGTHS.value)
@@ -68,7 +74,7 @@ def _settings(strengths: Sequence[str]) -> showing.ShowSettings:
         numbers = tuple(map(float, strengths))
     except ValueError:
         raise ValueError(
-            f"--strengths={','.join(strengths)}: give numbers, separated by commas"
+            f"--strengths={','.join(strengths)}: give numbers separated by commas"
         ) from None
     try:
         return showing.ShowSettings(numbers, _IMAGES.value, _SEED.value)

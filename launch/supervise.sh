@@ -1,19 +1,19 @@
 #!/bin/bash
-# Keeps a run going until it is done: when it ends early, starts it again from its last checkpoint.
+# Keeps a run going until it is done: if it ends early, restarts it from its last checkpoint.
 #
 #     launch/supervise.sh --config imagenet_vit --workdir /shared/run
 #
-# What follows the script are the flags of `pnoise train`. With several hosts, start it on each of
-# them: when one process of the run is lost the others end, and the scripts start all again. SIGTERM
-# or Ctrl-C stops the script and its run, which saves first; with several hosts, stop the script on
-# each, or the others start the run again and wait for this host. A wrong flag or config, exit code
-# 64, is not tried again. For --workdir gs://BUCKET/FOLDER it lists the checkpoints by gcloud.
+# The arguments of the script are the flags of `pnoise train`. With several hosts, start it on each:
+# if one process of the run is lost, the others end, and the scripts restart them all. SIGTERM or
+# Ctrl-C stops the script and its run, which saves first; with several hosts, stop the script on
+# each, or the others restart the run and wait for this host. A wrong flag or config, exit code 64,
+# is not retried. For --workdir gs://BUCKET/FOLDER the script lists the checkpoints with gcloud.
 #
 # Variables, with their defaults:
 #   PROCESSES=1  processes of the run on this machine; more than one only if they are the whole run
-#   TRIES=5      failures in a row, with no new checkpoint between them, after which it gives up
-#   WAIT=10      seconds until it starts again after a failure; doubled each time, at most 640
-#   GRACE=180    seconds until processes are killed that do not end after another one has ended
+#   TRIES=5      give up after this many failures in a row without a new checkpoint between them
+#   WAIT=10      seconds before a restart after a failure; doubled each time, at most 640
+#   GRACE=180    once a process has ended, seconds after which the others are killed
 
 set -uo pipefail
 
@@ -42,12 +42,12 @@ for name in PROCESSES TRIES WAIT GRACE; do
 done
 
 stop() {
-  stopping=1  # and SIGTERM to the run, also for Ctrl-C: bash starts it with SIGINT ignored
+  stopping=1  # Ctrl-C also sends SIGTERM to the run, because bash starts it with SIGINT ignored
   [[ ${#pids[@]} -eq 0 ]] || kill -TERM "${pids[@]}" 2>/dev/null
 }
 trap stop TERM INT
 
-names() {  # of what is in the directory of the checkpoints; in a bucket, of those that are whole
+names() {  # of the files in the checkpoint directory; in a bucket, of the complete checkpoints
   if [[ "$workdir" == gs://* ]]; then
     gcloud storage ls "${workdir%/}/checkpoints/*/commit_success.txt" 2>/dev/null |
       sed -E 's#.*/([^/]+)/commit_success\.txt$#\1#'
@@ -74,7 +74,7 @@ start() {  # flags of `pnoise train`
   done
 }
 
-await() {  # sets code: 0 if all are done, 75 if all that are not were stopped, else that of a failure
+await() {  # sets code: 0 if all are done, 75 if signals stopped the others, else a failure's code
   local pid ended left ended_at=''
   code=0
   while [[ ${#pids[@]} -gt 0 ]]; do
@@ -102,13 +102,13 @@ failures=0 pause=0
 while true; do
   before=$(newest)
   start "$@"
-  [[ -z "$stopping" ]] || stop  # the signal came while they were started
+  [[ -z "$stopping" ]] || stop  # the signal came while the processes were started
   await
   if [[ $code -eq 0 || $code -eq 130 || -n "$stopping" ]]; then
     exit "$code"
   fi
   if [[ $code -eq 64 ]]; then
-    echo "supervise: the same command would fail again; not starting it again" >&2
+    echo "supervise: the same command would fail again; not restarting it" >&2
     exit "$code"
   fi
   after=$(newest)
@@ -124,10 +124,10 @@ while true; do
     pause=$((pause > 0 ? 2 * pause : WAIT))
     [[ $pause -le 640 ]] || pause=640
   fi
-  echo "supervise: ended with exit code $code; starting again in $pause s, from" \
+  echo "supervise: ended with exit code $code; restarting in $pause s, from" \
     "${after:+the checkpoint of step }${after:-the beginning}" >&2
   sleep "$pause" &
-  wait $!  # which a signal interrupts
+  wait $!  # a signal interrupts `wait`
   if [[ -n "$stopping" ]]; then
     kill $! 2>/dev/null
     exit 75

@@ -6,12 +6,12 @@ the fields that it changes: {"noise.strength": 0.3, "noise.layer": 4, "seed": 1}
 
     pnoise sweep --config figure2:vit --workdir /tmp/figure2_vit
 
-DIR gets results.csv, with a row for each cell; summary.csv, with means over seeds and intervals;
-figure.svg and figure.png; and in DIR/runs a work directory for every training, which pnoise
-evaluate takes. The same command resumes a sweep that was stopped. If DIR also has results of other
-cells, the new summary and figure get names of their own.
+These are written to DIR: results.csv, with a row for each cell; summary.csv, with means over seeds
+and intervals; figure.svg and figure.png; and in DIR/runs a work directory for every training, which
+pnoise evaluate accepts. The same command resumes a stopped sweep. If DIR also has results of other
+cells, the new summary and figure get different names.
 
-In a job array, each job does a part of the sweep in the same DIR: the first of four jobs has
+In a job array, each job does a part of the sweep in the same DIR: the first of four jobs uses
 --shard=0/4. The job that finishes last writes the summary; so does the same command without
 --shard.
 """
@@ -31,7 +31,8 @@ _TOGETHER = flags.DEFINE_enum(
     "together",
     "auto",
     WAYS,
-    "Train runs that share a program together, with vmap; auto measures and takes the faster way.",
+    "Train runs that share a program at the same time, with vmap; auto measures and uses the "
+    "faster way.",
 )
 _SHARD = flags.DEFINE_string(
     "shard",
@@ -41,7 +42,7 @@ _SHARD = flags.DEFINE_string(
 
 
 def sweep(config, workdir: str) -> None:
-    """Reads the cells and runs them."""
+    """Reads the cells and runs the sweep."""
     shard = None if _SHARD.value is None else Shard.parse(_SHARD.value)
     cells, set_by_flags = main.read_sweep()
     run_sweep(

@@ -1,9 +1,9 @@
-"""The paper's theory, checked: every figure of docs/theory.md. pnoise theory --out DIR
+"""Checks the paper's theory and computes every figure of docs/theory.md: pnoise theory --out DIR
 
-Prints nine tables: eight statements about the paper's equations, by closed forms and simulation,
-and the label information in a model's features, by a probe. For the probe it trains digits_vit in
-DIR/digits_vit, unless that run exists already or --workdir names another. DIR also gets the tables
-as theory.md, and their figures at full precision as theory.json.
+Prints nine tables: eight statements about the paper's equations, from closed forms and simulation,
+and the label information in a model's features, from a probe. For the probe it trains digits_vit in
+DIR/digits_vit, unless that run already exists or --workdir names another. The tables are also
+written to DIR as theory.md, and their figures at full precision as theory.json.
 """
 
 import dataclasses
@@ -20,17 +20,17 @@ from pnoise_jax.terminal import say
 from . import main
 
 _OUT = flags.DEFINE_string("out", None, "Directory for the tables; it is created.", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Probe this run; by default DIR/digits_vit.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run to probe; default: DIR/digits_vit.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the data sets.")
 
 
 def run() -> None:
-    """Computes, prints and writes."""
+    """Computes the tables, and prints and writes them."""
     out, named = Path(_OUT.value).expanduser(), f"--out={_OUT.value!r}"
     writing.make_directory(out, named=named)
     writing.require_places(out, named=named, files=("theory.md", "theory.json"))
     workdir = Path(_WORKDIR.value or out / "digits_vit").expanduser()
-    config = _config(workdir)  # before the work, in case there is no such run
+    config = _config(workdir)  # before the work, so that a missing run fails early
     findings = []
     for statement in (*theory.STATEMENTS, lambda: _probe(config, workdir)):
         findings.append(statement())
@@ -42,15 +42,15 @@ def run() -> None:
 
 def _config(workdir: Path) -> ml_collections.ConfigDict:
     """The config of the run to probe."""
-    given = _WORKDIR.value is not None
-    config = training.read_config(workdir) if given else main.built_in_config("digits_vit")
+    is_named = _WORKDIR.value is not None
+    config = training.read_config(workdir) if is_named else main.built_in_config("digits_vit")
     if _DATA_DIR.value is not None:
         config.data.data_dir = _DATA_DIR.value
     return config
 
 
 def _probe(config: ml_collections.ConfigDict, workdir: Path) -> theory.Finding:
-    """Probes the run, after training it if none is given."""
+    """Probes the run of --workdir, or trains the default run and probes it."""
     if _WORKDIR.value is None:
         training.train(config, workdir)
     return theory.probe_run(training.restore(workdir, config, mesh=parallel.data_mesh()))

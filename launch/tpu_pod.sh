@@ -1,15 +1,15 @@
 #!/bin/bash
-# Trains on a Cloud TPU pod, and goes on when a spot pod was taken away:
+# Trains on a Cloud TPU pod, and resumes after a spot pod was preempted:
 #
-#     launch/tpu_pod.sh create              # asks for the pod and waits until it is there
+#     launch/tpu_pod.sh create              # requests the pod and waits until it is ready
 #     launch/tpu_pod.sh setup               # mounts the bucket and installs pnoise_jax on all hosts
 #     launch/tpu_pod.sh train --config imagenet_vit --workdir gs://my-bucket/run
 #     launch/tpu_pod.sh delete
 #     launch/tpu_pod.sh follow --config imagenet_vit --workdir gs://my-bucket/run
 #
-# `follow` does all of it: it creates the pod again when it was taken away, and deletes it when the
-# run is finished; after three failures of another kind it stops, and the pod stays. --dry-run as the
-# first argument prints the commands. The pod is described by these variables:
+# `follow` does all of this: it recreates the pod after a preemption, and deletes it when the run is
+# finished; after three other failures it stops, and the pod stays. --dry-run as the first argument
+# prints the commands. These variables describe the pod:
 #
 #     NAME=pnoise  ZONE=us-west4-a  TYPE=v5litepod-16  RUNTIME=v2-alpha-tpuv5-lite  SPOT=1
 #     BUCKET=my-bucket  PACKAGE='pnoise_jax[tpu,gcs] @ git+https://…'
@@ -50,7 +50,7 @@ on_all_hosts() {  # a command
   gcloud_tpus tpu-vm ssh "$NAME" --worker=all --command="$1"
 }
 
-state() {  # of the request: ACTIVE, …; ABSENT; or UNKNOWN where Google cannot be asked
+state() {  # of the request: ACTIVE, …; ABSENT; or UNKNOWN if Google cannot be reached
   local answer
   if answer=$(gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" \
     --format='value(state.state)' 2>&1); then
@@ -100,7 +100,7 @@ require_flags() {
 
 train() {  # flags of `pnoise train`
   require_flags "$@"
-  # Google's firewall rule for v6e opens 8476, and not JAX's own port.
+  # Google's firewall rule for v6e opens port 8476, and not JAX's default port.
   on_all_hosts "JAX_COORDINATOR_PORT=8476 ~/pnoise/bin/pnoise train --multi_host $(printf '%q ' "$@")"
 }
 
@@ -116,18 +116,18 @@ follow() {  # flags of `pnoise train`
       return
     fi
     case "$(state)" in
-      FAILED | SUSPEND*) failures=0; delete || true ;;  # it cannot be started again
+      FAILED | SUSPEND*) failures=0; delete || true ;;  # such a request cannot be restarted
       ABSENT) failures=0 ;;
-      *)  # the pod is there, or may be: the program has failed, or a host has
+      *)  # the pod exists, or may exist: the program or a host has failed
         failures=$((failures + 1))
         if [[ $failures -ge 3 ]]; then
-          echo "error: it has failed three times, and $NAME may still cost money: see" \
+          echo "error: the run has failed three times, and $NAME may still cost money: see" \
             "'gcloud compute tpus queued-resources list', and '$0 delete'" >&2
           return 1
         fi
         ;;
     esac
-    echo "try $try of $TRIES has ended; starting anew in ${WAIT:-30} s" >&2
+    echo "try $try of $TRIES has ended; restarting in ${WAIT:-30} s" >&2
     sleep "${WAIT:-30}"
   done
   echo "error: $TRIES tries have ended; '$0 delete' deletes $NAME" >&2

@@ -2,10 +2,10 @@
 
     pnoise train --config digits_vit --workdir /tmp/digits_vit
 
-CONFIG is a Python file with get_config(), or the name of one of the package's own configs. Any
-field can be set on the command line: --config.seed=1, --config.duration="20 epochs". DIR gets
-checkpoints, metrics.jsonl, event files for TensorBoard and the report, evaluation.json. The same
-command resumes a run that was stopped.
+CONFIG is a Python file with get_config(), or the name of one of the package's configs. Any field
+can be set on the command line: --config.seed=1, --config.duration="20 epochs". Checkpoints,
+metrics.jsonl, event files for TensorBoard and the report, evaluation.json, are written to DIR. The
+same command resumes a stopped run.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds

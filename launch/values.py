@@ -1,4 +1,4 @@
-"""Values of flags: None unsets a flag, and errors say what kind of value is expected."""
+"""Parses the values of flags: None unsets a flag, and errors state the expected kind of value."""
 
 import ast
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-# Only None unsets: "none" is a value of some text fields, such as a transform or a noise.
+# "none" does not unset text fields: it is a value of some, such as a transform or a noise.
 _UNSET = {int: ("None", "none"), float: ("None", "none"), bool: ("None", "none"), str: ("None",)}
 _PATHS = ("workdir", "data_dir", "manual_dir", "out")
 _WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
@@ -19,8 +19,8 @@ class Parser(flags.ArgumentParser):
         """Parses None, and everything that ``parser`` parses.
 
         Args:
-          kind: of the values: int, float, bool or str.
-          parser: for such values.
+          kind: the type of the values: int, float, bool or str.
+          parser: the parser of such values.
         """
         self._kind, self._parser = kind, parser
         self.syntactic_help = parser.syntactic_help
@@ -42,7 +42,7 @@ class Parser(flags.ArgumentParser):
             raise ValueError(f"{said}give {_WANTED[self._kind]}{_hint(argument)}") from error
 
     def flag_type(self) -> str:
-        """For --help."""
+        """The type that --help shows."""
         return self._parser.flag_type()
 
 
@@ -55,7 +55,7 @@ def _hint(argument: Any) -> str:
 
 
 def let_none_unset_fields() -> None:
-    """From now on ``--config.FIELD=None`` sets a field to None, whatever its type."""
+    """Makes ``--config.FIELD=None`` set a field to None, whatever its type."""
     for kind, parser in (
         (int, flags.IntegerParser()),
         (float, flags.FloatParser()),
@@ -66,11 +66,11 @@ def let_none_unset_fields() -> None:
 
 
 def unset_flags(values: flags.FlagValues) -> None:
-    """Treats flags that are given as None as not given.
+    """Treats flags that are set to None as not set.
 
     Raises:
-      flags.IllegalFlagValueError: such a flag is required; or a path is blank, as from an unset
-        shell variable: that does not mean the current directory.
+      flags.IllegalFlagValueError: such a flag is required; or a path is blank, for example from an
+        unset shell variable, which should not mean the current directory.
     """
     for name in values:
         flag = values[name]

@@ -1,8 +1,8 @@
-"""Convolutions that use all cores of a CPU: an option of XLA for programs that compute there.
+"""Sets an XLA option that makes convolutions use all cores of a CPU.
 
-XLA leaves convolutions to YNNPACK. In jaxlib 0.10 that used one of two cores for many shapes, such
-as 56 x 56 pixels with 64 channels, and its gradients of kernels take longer than those of XLA's own
-in all tested versions: docs/speed.md has the times.
+By default, XLA leaves convolutions to YNNPACK. In jaxlib 0.10 YNNPACK used only one of two cores
+for many shapes, such as 56 x 56 pixels with 64 channels, and its gradients of kernels take longer
+than XLA's own in all tested versions: docs/speed.md has the times.
 """
 
 import importlib.metadata
@@ -15,21 +15,21 @@ from . import programs
 
 VARIABLE, NAME = "XLA_FLAGS", "xla_cpu_experimental_ynn_fusion_type"
 OPTION = f"--{NAME}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-# XLA ends a process with an option that it does not know. Tried: 0.10.0, 0.10.2, 0.11.2, 0.12.0.1.
+# XLA ends the process if it does not know an option. Tried: 0.10.0, 0.10.2, 0.11.2, 0.12.0.1.
 _JAXLIB = ((0, 10, 0), (0, 12, 0))
 
 
 def choose() -> None:
-    """Puts the option into `XLA_FLAGS`, if this is one of our programs and has not begun yet."""
+    """Adds the option to `XLA_FLAGS` if Python is about to run one of our programs."""
     if programs.is_program(sys.orig_argv, sys.argv):
         os.environ.update(wanted(os.environ))
 
 
 def wanted(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variable to set for programs of this environment; empty where there is none.
+    """The variable to set for programs in this environment; {} if there is nothing to set.
 
-    There is none where they compute elsewhere, where `XLA_FLAGS` has the option already, in any
-    form, and for jaxlib older or newer than the versions that we tried.
+    There is nothing to set if they do not compute on the CPU, if `XLA_FLAGS` already has the
+    option, in any form, or if jaxlib is older or newer than the versions that we tried.
     """
     flags = environment.get(VARIABLE, "")
     first, last = _JAXLIB
@@ -39,9 +39,9 @@ def wanted(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _jaxlib() -> tuple[int, ...]:
-    """Its version, three numbers; () where it is not installed or counts otherwise."""
+    """jaxlib's version as three numbers; () if it is not installed or has another format."""
     try:
-        found = re.match(r"(\d+)\.(\d+)\.(\d+)", importlib.metadata.version("jaxlib"))
+        match = re.match(r"(\d+)\.(\d+)\.(\d+)", importlib.metadata.version("jaxlib"))
     except importlib.metadata.PackageNotFoundError:
-        found = None
-    return tuple(map(int, found.groups())) if found else ()
+        match = None
+    return tuple(map(int, match.groups())) if match else ()

@@ -29,7 +29,7 @@ def test_it_writes_a_table_for_each_sweep_and_one_figure(tmp_path):
     for others in (f"{again},{sweeps[1]}", sweeps[1]):  # other numbers; fewer tables than there are
         code, _, errors = command.run("bridge", f"--sweeps={others}", f"--out={out}")
         assert code == 1
-        assert "holds what other sweeps have drawn (bridge_" in errors
+        assert "contains files from other sweeps (bridge_" in errors
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
     code, _, errors = command.run("bridge", f"--sweeps={tmp_path / 'none'}", f"--out={out}")

@@ -131,7 +131,7 @@ def test_a_program_that_fails_on_its_own_does_not_go_on_for_ever(cluster):
     states = ["ABSENT", *["ACTIVE"] * 10]
     code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, states=states, codes=[1, 1, 1])
     assert code == 1
-    assert "it has failed three times, and pnoise may still cost money" in output
+    assert "the run has failed three times, and pnoise may still cost money" in output
     assert done(notes).count("create") == 1
     assert "delete" not in done(notes)
 

@@ -30,8 +30,8 @@ def test_prepares_once_and_says_what_a_config_needs(tmp_path):
         f"prepared {path}",
         "examples: test 12, train 13",
         "images: 1 CMYK to RGB",
-        "classes: 3, from label 0 on: cat, dog, owl",
-        "in a config, or behind launch.train:",
+        "classes: 3, starting at label 0: cat, dog, owl",
+        "in a config, or as flags of launch.train:",
         *flags,
     ]
     assert len(data.load("folder/pets", split="train", data_dir=tmp_path / "data")) == 13
@@ -42,7 +42,7 @@ def test_prepares_once_and_says_what_a_config_needs(tmp_path):
     assert code == 0, errors
     assert output.startswith(f"nothing to do: {path} already exists")
     assert output.splitlines()[-5:-1] == flags
-    assert output.splitlines()[-1] == "verified: 7 files are as they were prepared"
+    assert output.splitlines()[-1] == "verified: 7 files are unchanged since they were prepared"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_suggested_splits(splits, expected, tmp_path):
     """Never one to test on as the one to train on."""
     path = tmp_path / "folder" / "x" / "1.0.0"
     prepared = Prepared("folder/x", path, dict.fromkeys(splits, 9), is_new=True)
-    lines = prepare.describe(prepared).split("behind launch.train:\n")[1].splitlines()
+    lines = prepare.describe(prepared).split("as flags of launch.train:\n")[1].splitlines()
     flags = {line.strip(" '").removeprefix("--config.data.") for line in lines}
     assert {flag for flag in flags if "_split=" in flag} == expected
 

@@ -70,7 +70,7 @@ def test_a_run_is_measured_without_a_config(study, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--workdir=RUN",), "--out is not set: give the directory of the report"),
+        (("--workdir=RUN",), "--out is not set: give a directory for the report"),
         (("--config=MINE", "--workdir=STUDY", "--out=x"), "--out='x': a study writes to --workdir"),
         (("--config=digits_vit", "--workdir=NEW"), "arms() returns None: define it next to"),
         (("--workdir=RUN", "--out=OUT", "--pgd=much"), "--pgd=much: give numbers"),

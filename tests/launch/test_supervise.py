@@ -63,8 +63,8 @@ def test_a_run_that_fails_is_started_again_with_the_same_flags(supervise, tmp_pa
     assert code == 0
     assert notes() == [f"train --config digits_vit --workdir={tmp_path / 'a run'} alone"] * 3
     first, second = [line for line in errors.splitlines() if line.startswith("supervise: ")]
-    assert "exit code 1; starting again in 0 s, from the beginning" in first
-    assert "exit code 137; starting again in 0 s, from the checkpoint of step 20" in second
+    assert "exit code 1; restarting in 0 s, from the beginning" in first
+    assert "exit code 137; restarting in 0 s, from the checkpoint of step 20" in second
 
 
 def test_it_gives_up_after_failures_without_a_new_checkpoint(supervise):
@@ -245,7 +245,7 @@ def test_two_processes_that_lose_one_go_on_together(victim, number, data_dir, tm
     assert process.returncode == 0, errors
     assert "supervise: ended with exit code" in errors
     if number == signal.SIGTERM:
-        assert "exit code 75; starting again in 0 s" in errors
+        assert "exit code 75; restarting in 0 s" in errors
     assert (run / "checkpoints" / "60").is_dir()
     assert json.loads((run / "evaluation.json").read_text())["step"] == 60
     print(f"process {victim}, signal {number}: done {time.monotonic() - struck:.0f} s later")

@@ -201,7 +201,8 @@ def test_what_may_not_be_read(bucket):
     advice = r"\): run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS"
     for status, reason in ((401, "there are none"), (403, "403 .*no access")):
         bucket.refusal = lambda _, status=status: status
-        message = rf"^weights='{URL}' does not exist, or the credentials on this machine may not read it \({reason}{advice}"
+        problem = "does not exist, or the credentials on this machine may not read it"
+        message = rf"^weights='{URL}' {problem} \({reason}{advice}"
         with pytest.raises(ValueError, match=message):
             match(URL)
 
