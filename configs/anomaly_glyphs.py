@@ -2,14 +2,14 @@
 
     python -m launch.anomaly --config configs/anomaly_glyphs.py --workdir DIR --held_out=0,1
 
-One run for each class that is held out. Measured: docs/denoising.md.
+One run for each held-out class. For the measurements see docs/denoising.md.
 """
 
 import denoising_digits
 
 
 def get_config():
-    """A narrow ViT: each of 16 patches of 64 pixels becomes 32 numbers, read out by a matrix."""
+    """A narrow ViT: each of 16 patches of 64 pixels becomes 32 numbers, decoded by a matrix."""
     config = denoising_digits.get_config("part=pretrain")
     config.data.name = "glyphs/200"
     config.data.mean = (0.16,)

@@ -11,9 +11,9 @@ depends on the site. The cells vary depth, width, pooling and training length; l
 each training's two evaluations and draws leak against the accuracy that erasing costs.
 
 Measured on one of two busy CPU cores: 92 minutes for the digits (128 trainings), 23 for the glyphs
-(24 trainings, version 1.0.0 of the data). With a head on the class token, cells of one block gain 9
-points or more over clean on the digits, and no cell of 2 to 8 blocks does; with a head on the mean,
-most do. More in docs/bridge.md.
+(24 trainings, version 1.0.0 of the data). With a head on the class token, cells with one block gain
+9 points or more over clean on the digits, and no cell with 2 to 8 blocks does; with a head on the
+mean, most do. For more see docs/bridge.md.
 """
 
 import digits_vit
@@ -24,14 +24,14 @@ from pnoise_jax import studies
 SEEDS = (0, 1)
 DEPTHS = (1, 2, 4, 8)
 POOLINGS = ("token", "mean")
-EVALUATED = ({}, {"noise.name": ("erase",)})  # the optimal Q, and the knock-out at the same place
+EVALUATED = ({}, {"noise.name": ("erase",)})  # the optimal Q, and the knock-out at the same site
 
-# Width 128 with 300 epochs is left out only for its cost: half of the whole grid's.
+# Width 128 with 300 epochs is left out only because it costs half as much as the whole grid.
 DIGITS = (
     {"duration": ("30 epochs", "100 epochs"), "model.dim": (32, 64, 128), "model.depth": DEPTHS},
     {"duration": ("300 epochs",), "model.dim": (32, 64), "model.depth": DEPTHS},
 )
-# Sized for an hour of one core: one width, and the 8 epochs of glyphs_vit.py at two depths.
+# Sized for an hour on one core: one width, and the 8 epochs of glyphs_vit.py at two depths.
 GLYPHS = (
     {"duration": ("4 epochs",), "model.dim": (64,), "model.depth": DEPTHS},
     {"duration": ("8 epochs",), "model.dim": (64,), "model.depth": (2, 4)},

@@ -2,9 +2,9 @@
 
     python -m launch.train --config configs/digits_resnet.py --workdir /tmp/digits_resnet
 
-Other noises and places: --config.noise.preset=published_resnet (or published_resnet_gaussian,
+Other noises and sites: --config.noise.preset=published_resnet (or published_resnet_gaussian,
 published_resnet_impulse, paper_resnet), --config.noise.layer=2 (residual blocks, counted over all
-stages); noise at training too: --config.noise.train=True.
+stages). Noise in training as well: --config.noise.train=True.
 """
 
 from pnoise_jax.training import default_config, model_config

@@ -2,16 +2,16 @@
 
     python -m launch.train --config configs/digits_vit.py --workdir /tmp/digits_vit
 
-Other noises and places: --config.noise.preset=paper_vit (or optimal_published, …),
---config.noise.layer=2, --config.noise.point=attention_input, --config.noise.tokens=patch; noise at
-training too: --config.noise.train=True.
+Other noises and sites: --config.noise.preset=paper_vit (or optimal_published, …),
+--config.noise.layer=2, --config.noise.point=attention_input, --config.noise.tokens=patch. Noise in
+training as well: --config.noise.train=True.
 """
 
 from pnoise_jax.training import default_config, model_config
 
 
 def get_config():
-    """4 blocks, dim 64, on 300 training digits: so few that accuracy can still rise and fall."""
+    """4 blocks, dim 64, on 300 training digits: few enough for accuracy to rise and fall."""
     config = default_config()
     config.duration = "100 epochs"
     config.batch_size = 50

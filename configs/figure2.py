@@ -1,4 +1,4 @@
-"""Figure 2 of the paper, a small ViT or ResNet on the digits: accuracy against strength and layer.
+"""Figure 2 of the paper for a small ViT or ResNet on the digits: accuracy by strength and layer.
 
     python -m launch.sweep --config configs/figure2.py:vit --workdir /tmp/figure2_vit
     python -m launch.sweep --config configs/figure2.py:resnet --workdir /tmp/figure2_resnet
@@ -8,8 +8,8 @@ strengths 0.1 to 0.5 at the last block, and blocks 1 to 4 at strength 0.3; train
 (and only evaluated with it), and with it, as in the paper: 45 trainings for 80 cells. Note that
 with an even number of examples I+Q is singular at 0.5. The paper leaves out the clean line.
 
-Measured on two CPU cores that other programs used as well: 14 minutes (ViT), 5 (ResNet). The
-results are in docs/results.md.
+Measured on two CPU cores that other programs also used: 14 minutes (ViT), 5 (ResNet). The results
+are in docs/results.md.
 """
 
 import digits_resnet

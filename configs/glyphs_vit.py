@@ -5,9 +5,8 @@
 
 Measured, seed 1, 200 classes: clean top-1 55.0 %, noisy shuffled 4.1 %, noisy class-sorted 82.2 %;
 6.5 minutes on two busy cores, including evaluation. 1000 classes have not been measured on version
-2.0.0 of the data. Preparing the data takes 9 (1000 classes: 52) seconds of CPU time,
-once. More in docs/results.md.
-Other noises as in configs/digits_vit.py.
+2.0.0 of the data. Preparing the data takes 9 (1000 classes: 52) seconds of CPU time, once. For more
+see docs/results.md. For other noises see configs/digits_vit.py.
 """
 
 from pnoise_jax.training import default_config, model_config

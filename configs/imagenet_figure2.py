@@ -5,14 +5,15 @@
 
 Arguments: model=b16|ti16|s16|l16|18|34|50|101, seeds=1|2|3|5, train=yes|no.
 
-The cyclic shift (eq. 17): strengths 0.1 to 0.5 at the last layer (parts a and c), and at strength
-0.3 layers 6, 8, 10, 12 of a ViT (part d; the same share of l16's 24), or the last block of each of
-a ResNet's four stages (part b). train=yes trains every cell with its noise, as the paper does;
-train=no trains once and evaluates with each noise. Every cell is evaluated clean, noisy shuffled
-and noisy class-sorted; the paper shows only the last.
+The cyclic shift (eq. 17): strengths 0.1 to 0.5 at the last layer (parts a and c); and strength 0.3
+at layers 6, 8, 10, 12 of a ViT (part d; at the same fractions of l16's 24 layers), or at the last
+block of each of a ResNet's four stages (part b). train=yes trains every cell with its noise, as the
+paper does; train=no trains once and evaluates with each noise. Every cell is evaluated clean, noisy
+shuffled and noisy class-sorted; the paper shows only the last.
 
-train=yes costs eight runs per seed, train=no one; configs/imagenet_vit.py and imagenet_resnet.py
-say what a run costs. NOT measured here; configs/figure2.py is the same on the digits, measured.
+train=yes costs eight runs per seed, and train=no costs one; configs/imagenet_vit.py and
+imagenet_resnet.py state the cost of a run. NOT measured here; configs/figure2.py does the same on
+the digits, and was measured.
 """
 
 import imagenet_resnet

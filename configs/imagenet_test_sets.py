@@ -19,23 +19,24 @@ both orders, on images of the size and scale that they expect.
 
 The rows of table 3, as the paper prints them: ViT-B 84.33 (224 px), DeiT-B 85.70, Swin-B 86.40 (384
 px), DaViT-B 86.90 (384 px), MaxViT-B 88.82 (512 px, JFT-300M), ViT-22B 89.51 (JFT-4B), and ViT-B
-with positive noise 89.99 (224 px) and 91.37 (384 px). Not all can be repeated: DaViT-B's public
-weights are of ImageNet-1k at 224 px, MaxViT-B's of ImageNet-21k, not JFT; ViT-22B has none, and
-89.51 is of a frozen encoder, so there is no row for it.
+with positive noise 89.99 (224 px) and 91.37 (384 px). Not all can be reproduced: DaViT-B's public
+weights are trained on ImageNet-1k at 224 px, and MaxViT-B's on ImageNet-21k, not JFT. ViT-22B has
+no public weights, and its 89.51 is for a frozen encoder, so there is no row for it.
 
-The further claims, of the author and without code: "over 93 %" on ImageNet-V2; results on
-ImageNet-A and -C, without a number.
+The author's further claims, without code: "over 93 %" on ImageNet-V2; results on ImageNet-A and -C,
+without a number.
 
-To expect, NOT measured here: of timm's weights for ViT-B, timm reports 84.5 (224 px) and 86.0 (384
-px) on ImageNet and 74.1 and 76.2 on ImageNet-V2, MaxViT-B 88.2 (512 px), DaViT-B 84.65 (224 px),
-all clean. ImageNet-V2 has 10 images of each class, so that every class-sorted batch of 10 holds one
-class, as on ImageNet. If 93 % come from that, *noisy, class-sorted* is far above clean there, and
-*noisy, shuffled* is not; docs/prediction.md says what each outcome would mean.
+Expected, NOT measured here: for its weights, timm reports for ViT-B 84.5 (224 px) and 86.0 (384 px)
+on ImageNet and 74.1 and 76.2 on ImageNet-V2, for MaxViT-B 88.2 (512 px), and for DaViT-B 84.65 (224
+px), all clean. ImageNet-V2 has 10 images of each class, so every class-sorted batch of 10 contains
+one class, as on ImageNet. If the 93 % come from that, *noisy, class-sorted* is far above clean
+there, and *noisy, shuffled* is not; docs/prediction.md says what each outcome would mean.
 
-Cost by arithmetic, NOT measured: three passes over a set, of 17.6 GFLOP (multiply-adds) an image
-for ViT-B at 224 px and 55 at 384. At an assumed 100 TFLOP/s (bfloat16, one H100) the first command
-takes 9 minutes at 384 px, A and R 2, and all of ImageNet-C, 3.75 million images, 1.1 hours at 224
-px; but a host that decodes 2 000 images a second reads ImageNet-C three times in 1.6 hours.
+Calculated cost, NOT measured: three passes over a set, at 17.6 GFLOP (multiply-adds) per image for
+ViT-B at 224 px and 55 at 384. At an assumed 100 TFLOP/s (bfloat16, one H100) the first command
+takes 9 minutes at 384 px, ImageNet-A and -R take 2, and all of ImageNet-C, 3.75 million images,
+takes 1.1 hours at 224 px. But a host that decodes 2 000 images per second reads ImageNet-C three
+times in 1.6 hours.
 
 Data: python -m launch.prepare --dataset imagenet_v2/matched-frequency, and so on: docs/data.md.
 """
@@ -59,7 +60,7 @@ MODELS = tuple(_ROWS)
 
 
 def get_config(arguments=None):
-    """`arguments` is what stands behind the colon."""
+    """`arguments` is the text after the colon."""
     args = parse_arguments(
         "imagenet_test_sets.py",
         arguments,

@@ -1,5 +1,7 @@
-"""Further models on ImageNet: DeiT, Swin, BEiT and ConViT, into which the paper also injects its
-noise, DaViT, MaxViT and ViT-22B, with which it compares, and what else timm has weights of.
+"""Further models on ImageNet.
+
+DeiT, Swin, BEiT and ConViT, into which the paper also injects its noise; DaViT, MaxViT and ViT-22B,
+with which it compares; and other models for which timm has weights.
 
     python -m launch.audit --config configs/imagenet_variants.py:model=swin_b \
         --config.weights=swin_b.safetensors --data_dir DATA --workdir /tmp/audit_swin_b
@@ -9,15 +11,15 @@ noise, DaViT, MaxViT and ViT-22B, with which it compares, and what else timm has
 
 Arguments: model=one of the names below, noise=optimal|vanilla|gaussian|cyclic|salt_and_pepper.
 
-The settings are those of configs/imagenet_vit.py, recipe=paper, with the normalisation that timm's
-weights of the family expect. The paper's results for them are in a supplement that we do not have:
-there is nothing to expect, and nothing was measured here. Weights: timm's safetensors
+The settings are as in configs/imagenet_vit.py, recipe=paper, with the normalisation that timm's
+weights of the family expect. The paper's results for these models are in a supplement that we do
+not have, so there are no expected results. Nothing was measured here. Weights: timm's safetensors
 (huggingface.co/timm: swin_base_patch4_window7_224.ms_in22k_ft_in1k, deit_base_patch16_224.fb_in1k,
 beit_base_patch16_224.in22k_ft_in22k_in1k, convit_base.fb_in1k, davit_base.msft_in1k,
 maxvit_base_tf_224.in1k, deit3_base_patch16_224.fb_in1k, swinv2_base_window8_256.ms_in1k,
 vit_mediumd_patch16_reg4_gap_256.sbb2_e200_in12k_ft_in1k,
-vit_base_patch16_clip_224.openai_ft_in12k_in1k, …). There are none of davit_l, davit_h and
-davit_g, and of vit_22b and its kin, which train from scratch here unless you give some.
+vit_base_patch16_clip_224.openai_ft_in12k_in1k, …). There are none for davit_l, davit_h, davit_g,
+vit_22b and vit_parallel_*, which train from scratch here unless you set config.weights.
 """
 
 import imagenet_vit
@@ -95,10 +97,10 @@ def get_config(arguments=None):
     config = imagenet_vit.get_config(f"noise={args.noise}")
     config.model = model_config(args.model, remat=bool(_LARGE & {*args.model.split("_")}))
     config.weights_required = not args.model.startswith(_WITHOUT_WEIGHTS)
-    if args.model.endswith("_clip"):  # but for some of vit_l_14_clip, which expect 0.5
+    if args.model.endswith("_clip"):  # some weights of vit_l_14_clip expect 0.5 instead
         config.data.mean = (0.48145466, 0.4578275, 0.40821073)
         config.data.std = (0.26862954, 0.26130258, 0.27577711)
-    elif not args.model.startswith(("beit", "vit")):  # which keep 0.5
+    elif not args.model.startswith(("beit", "vit")):  # these keep 0.5
         config.data.mean = (0.485, 0.456, 0.406)
         config.data.std = (0.229, 0.224, 0.225)
     return config

@@ -12,11 +12,11 @@ noise=optimal|vanilla|gaussian|cyclic|salt_and_pepper.
 - Table 2: noise=vanilla, gaussian (standard normal), cyclic (the linear transform, eq. 17, strength
   0.3), salt_and_pepper (probability 0.3), for each model at 224. Table 3: b16, cyclic, 224 and 384.
   Table 4: b16, optimal, 224 and 384: the published command, which trains without the noise and
-  evaluates with it. The text gives no strengths for its tables: 0.3 is our choice.
-- recipe=paper fine-tunes weights from ImageNet-21k as the published code does: AdamW, 50 epochs of
-  batches of 16, 10 of them warm-up, cosine, label smoothing 0.1, crops of 5 to 100 %, RandAugment;
-  images are evaluated squeezed to a square. Our choices: the learning rate 1e-5 (the code has 1e-6
-  to 1e-4), weight decay 0.05, flips, RandAugment's 2 operations of magnitude 9.
+  evaluates with it. The text states no strengths for its tables: 0.3 is our choice.
+- recipe=paper fine-tunes weights from ImageNet-21k as the published code does: AdamW, 50 epochs
+  with batches of 16, 10 of them warm-up, cosine, label smoothing 0.1, crops of 5 to 100 %,
+  RandAugment; for evaluation, images are squeezed to a square. Our choices: the learning rate 1e-5
+  (the code has 1e-6 to 1e-4), weight decay 0.05, flips, RandAugment's 2 operations of magnitude 9.
 - recipe=augreg trains from scratch as "How to train your ViT?" (arXiv 2106.10270) does on
   ImageNet-1k: 300 epochs of batches of 4096, augmentation "medium1" (mixup 0.2, RandAugment 2 of
   15), dropout and stochastic depth 0.1. recipe=augreg_finetune is that paper's fine-tuning: SGD,
@@ -26,18 +26,18 @@ Weights: AugReg's npz files (github.com/google-research/vision_transformer lists
 safetensors of the same models (huggingface.co/timm, vit_base_patch16_224.augreg_in21k, …). Data:
 python -m launch.prepare --dataset imagenet2012; the audit needs only the validation tar.
 
-Cost by arithmetic, at an assumed 300 TFLOP/s (bfloat16, one H100), in hours; NOT measured here:
+Calculated cost, at an assumed 300 TFLOP/s (bfloat16, one H100), in hours; NOT measured here:
 recipe=paper, 224 px: ti16 0.4, s16 1.6, b16 6.3, l16 29 (with remat, as all at 384 px: 2.2, 7.4,
 26, 91); augreg 2.7, 9.8, 38, 175; augreg_finetune 0.1, 0.3, 1.0, 4.7. But recipe=paper makes four
-million steps of 16 examples, and no large GPU does 300 TFLOP/s on so few: at 20 steps a second it
-takes 56 hours. --config.batch_size=512 --config.optimizer.learning_rate=1e-4 is what the field
-does.
+million steps of 16 examples, and no large GPU reaches 300 TFLOP/s with so few: at 20 steps per
+second it takes 56 hours. --config.batch_size=512 --config.optimizer.learning_rate=1e-4 is common
+practice.
 
-To expect, NOT measured here: of AugReg's own fine-tuned weights timm reports (crop 0.9) clean b16
-84.5 (224) and 86.0 (384), s16 81.4 and 83.8, ti16 75.5 and 78.4, l16 85.8 and 87.1; from memory.
-The paper claims for b16 84.3 clean, 90.0 (224) and 91.4 (384) with the cyclic shift, 93.9 and 95.1
-with the optimal Q: noisy, on a validation set in class order; launch.audit also shows the same
-weights shuffled.
+Expected, NOT measured here: for AugReg's fine-tuned weights, timm reports (crop 0.9) clean b16 84.5
+(224) and 86.0 (384), s16 81.4 and 83.8, ti16 75.5 and 78.4, l16 85.8 and 87.1; from memory. The
+paper claims for b16 84.3 clean, 90.0 (224) and 91.4 (384) with the cyclic shift, 93.9 and 95.1 with
+the optimal Q: noisy, on a validation set in class order; launch.audit also shows the same weights
+shuffled.
 """
 
 from pnoise_jax.training import default_config, model_config, parse_arguments

@@ -1,13 +1,14 @@
-"""Does honest mixing help at inference: among views of one image, or among its tokens? Digits.
+"""Does honest mixing, among views of one image or its tokens, help at inference? On the digits.
 
     python -m launch.sweep --config configs/inference_mixing.py:vit --workdir /tmp/mixing_vit
     python -m launch.sweep --config configs/inference_mixing.py:resnet --workdir /tmp/mixing_resnet
 
-Trained without noise, 5 seeds. First plain. Then 5 and 9 views of each test image, the image itself
-and its shifts by a pixel: clean is the mean of the views' logits, the usual test-time augmentation;
-noisy also mixes the views at the last layer's input. Last, the tokens of one image (for the ResNet:
-its pixels) mixed there. None of these look at another image, so the order cannot matter: the
-shuffled and the class-sorted columns agree.
+All models are trained without noise, with 5 seeds. The first cells are plain. The next have 5 and 9
+views of each test image, the image itself and its shifts by a pixel: clean is the mean of the
+views' logits, the usual test-time augmentation; noisy also mixes the views at the last layer's
+input. The last cells mix the tokens of one image (for the ResNet: its pixels) there. None of these
+depend on another image, so the order cannot matter: the shuffled and the class-sorted columns
+agree.
 """
 
 import digits_resnet

@@ -1,4 +1,4 @@
-"""The paper's 95 % as in its published log: public weights, untouched, and the noise.
+"""The paper's 95 % as in its published log: unchanged public weights, and the noise.
 
     python -m launch.audit --config configs/published_claim.py \
         --config.weights=vit_base_patch16_384.augreg_in21k_ft_in1k.safetensors \
@@ -8,10 +8,10 @@ The published ViT command (--scale base --res 384 --noise_type linear --tra 0 --
 loads timm's weights that are already fine-tuned on ImageNet-1k, head included, and its learning
 rate is 0 in epoch 0. So what it logged for epoch 0 needs no training: the optimal Q on the patch
 tokens at the last block's attention input, validation images in class order, batches of 10,
-squeezed to a square, normalised by ImageNet's mean and deviation (the weights expect 0.5 and 0.5;
-the audit notes that), in float32.
+squeezed to a square, normalised by ImageNet's mean and standard deviation (the weights expect 0.5
+and 0.5; the audit notes that), in float32.
 
-To expect, written down before anybody ran it and NOT measured here: in class order the published
+Expected, written down before anybody ran it and NOT measured here: in class order the published
 meter prints 94.65 top-1 and 99.94 top-5 (the columns "printed" of audit.csv and audit.html).
 docs/prediction.md says what each outcome would mean, and what a run costs.
 

@@ -4,21 +4,21 @@
 
 The noise is the paper's cyclic shift over the examples of a batch, at all tokens of the first
 block, in training; all models are evaluated without noise. Its twin mixes the targets as the noise
-mixes the examples. Since a ViT's patch embedding is affine, the twin is mixup of the images with a
-fixed share, and mixup at the first layer is mixup of the images; so Manifold Mixup is at the second
-layer here, and so is a second arm of the noise, for comparison.
+mixes the examples. Because a ViT's patch embedding is affine, the twin is mixup of the images with
+a fixed share, and mixup at the first layer is mixup of the images. Manifold Mixup is therefore at
+the second layer here, and so is a second arm of the noise, for comparison.
 
 Every arm has 4 candidates, each trained with 2 seeds and scored on held-out training examples; the
-chosen one is trained with 10 other seeds and tested once. An arm "... + noise" keeps what was
+chosen one is trained with 10 other seeds and tested once. An arm "... + noise" keeps the settings
 chosen for its partner, and its 4 candidates are strengths of the noise. Two contrasts are fixed
 beforehand: the noise minus its twin, and mixup + noise minus mixup, both tuned.
 
 mnist_5k needs the extra mnist5k. docs/regularisers.md explains the design.
 
 1620 trainings, 324 per setting, of 600 steps for the glyphs and 400 for the others. Measured on
-cores that other programs used as well: mnist_5k took 37 minutes of CPU time, the last 250 trainings
-of digits_300 36, and the other three settings together 2 hours and 26 minutes on one core. By these
-figures, two processes on a core each take about two hours for all: one with
+cores that other programs also used: mnist_5k took 37 minutes of CPU time, the last 250 trainings of
+digits_300 took 36, and the other three settings together took 2 hours and 26 minutes on one core.
+From these figures, two processes with one core each need about two hours for everything: one with
 --settings=digits_300,mnist_5k,glyphs_200, the other with --settings=digits_100,digits_797.
 """
 
@@ -65,7 +65,7 @@ def get_config():
 
 
 def settings():
-    """By name, in the order in which they run."""
+    """The data sets by name, in the order in which they run."""
     digits = {
         "train[:300]": "train[:300]",
         "train[:100]": "train[:100]",
@@ -84,7 +84,7 @@ def settings():
             test="test",
             fields={"data.name": "mnist_5k", "model": _model(image_size=28, patch_size=7)},
         ),
-        # Each of the 8 faces once: 8 images of a class, and 8 of the 40 test images.
+        # Each of the 8 typefaces once: 8 images per class, and 8 of its 40 test images.
         "glyphs_200": Setting(
             train="train[:1600]",
             held_out="train[14400:]",
@@ -105,7 +105,7 @@ def _model(**options):
 
 
 def arms():
-    """By name: first each regulariser alone, then each of `_OTHERS` combined with the noise."""
+    """The arms by name: each regulariser alone, then each of `_OTHERS` combined with the noise."""
     single = {
         "none": Arm(product({"optimizer.learning_rate": (1e-3, 2e-3, 3e-3, 5e-3)})),
         "noise": Arm(product(_TUNED_NOISE | _FIRST)),
@@ -124,5 +124,5 @@ def arms():
 
 
 def contrasts():
-    """Fixed beforehand: the first minus the second."""
+    """The contrasts that are fixed beforehand: the first arm minus the second."""
     return [("noise", "noise, mixed labels"), ("mixup + noise", "mixup")]

@@ -1,4 +1,4 @@
-"""How robust are small ViTs on digits, each trained with one kind of perturbed images?
+"""How robust are small ViTs on the digits, each trained with one kind of perturbation?
 
 python -m launch.robustness --config configs/robustness_digits.py --workdir DIR
 """
@@ -21,7 +21,7 @@ def get_config():
 
 
 def arms():
-    """Plain training, noise on the images, and adversaries."""
+    """Plain training, noise on the images, and adversarial training."""
     return {
         "plain": {},
         "gaussian": {"noise.name": "gaussian", "noise.std": 0.2, **IMAGE},
@@ -32,7 +32,7 @@ def arms():
 
 
 def strengths():
-    """Up to two or three times those in training."""
+    """Strengths up to two or three times those in training."""
     return {
         "gaussian": (0.1, 0.2, 0.3, 0.4, 0.5),
         "salt_and_pepper": (0.05, 0.1, 0.2, 0.3),

@@ -1,8 +1,8 @@
-"""How robust are small ViTs on unseen typefaces, each trained with one kind of perturbed images?
+"""How robust are small ViTs on unseen typefaces, each trained with one kind of perturbation?
 
     python -m launch.robustness --config configs/robustness_glyphs.py --workdir DIR --seeds=0,1,2
 
-Measured: docs/robustness.md.
+For the measurements see docs/robustness.md.
 """
 
 import glyphs_vit
@@ -15,7 +15,7 @@ IMAGE = {"noise.point": "image"}
 def get_config():
     """configs/glyphs_vit.py:200, smaller and without noise, which the arms add.
 
-    The tested images have each of the 8 unseen faces once for each of the 200 classes.
+    The test images contain each of the 8 unseen typefaces once for each of the 200 classes.
     """
     config = glyphs_vit.get_config("200")
     config.model.dim = 64
@@ -30,7 +30,7 @@ def get_config():
 
 
 def arms():
-    """Plain training, noise on the images, and adversaries."""
+    """Plain training, noise on the images, and adversarial training."""
     return {
         "plain": {},
         "gaussian": {"noise.name": "gaussian", "noise.std": 0.1, **IMAGE},
@@ -41,7 +41,7 @@ def arms():
 
 
 def strengths():
-    """Up to twice those in training."""
+    """Strengths up to twice those in training."""
     return {
         "gaussian": (0.05, 0.1, 0.2),
         "salt_and_pepper": (0.02, 0.05, 0.1),

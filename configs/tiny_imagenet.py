@@ -7,14 +7,14 @@
 Arguments: model=resnet18|resnet34|resnet50|resnet101|ti16|s16|b16|l16,
 noise=vanilla|gaussian|cyclic|salt_and_pepper|optimal.
 
-The paper's results are in a supplement that we do not have, so there is nothing to expect. The
-settings are those of configs/imagenet_resnet.py and imagenet_vit.py, recipe=paper, except that
-ResNets get 64 pixels and the stem for small images, and that ViTs, fine-tuned from ImageNet-21k
-(--config.weights=FILE), get images enlarged to 224 pixels, in batches of 128 at a learning rate of
-8e-5 (16 at 1e-5, scaled).
+The paper's results are in a supplement that we do not have, so there are no expected results. The
+settings are as in configs/imagenet_resnet.py and imagenet_vit.py, recipe=paper, with two
+exceptions. ResNets use 64 pixels and the stem for small images. ViTs, fine-tuned from ImageNet-21k
+(--config.weights=FILE), use images enlarged to 224 pixels, in batches of 128 at a learning rate of
+8e-5 (scaled from 16 at 1e-5).
 
-Cost by arithmetic, at an assumed 200 TFLOP/s (one H100): resnet18 0.2 hours; at 300 TFLOP/s: b16
-0.5. NOT measured here, nor is any accuracy.
+Calculated cost, at an assumed 200 TFLOP/s (one H100): resnet18 0.2 hours; at 300 TFLOP/s: b16 0.5.
+NOT measured here, nor is any accuracy.
 """
 
 import imagenet_resnet

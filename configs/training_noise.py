@@ -1,17 +1,17 @@
-"""What does training with noise do to the clean accuracy? On the digits.
+"""How does training with noise change the clean accuracy? On the digits.
 
     python -m launch.sweep --config configs/training_noise.py:vit --workdir /tmp/training_noise_vit
     python -m launch.sweep --config configs/training_noise.py:resnet --workdir /tmp/noise_resnet
 
-First vanilla, with which the others are compared, paired by seed: Gaussian noise, salt-and-pepper,
-the cyclic shift and the optimal Q over the examples of a batch (50), and both over the tokens of
-one image (for the ResNet: its pixels); in training, at the last layer, on all tokens; 5 seeds.
-Every cell is evaluated clean, and with its own noise in both orders.
+The first cells are vanilla, the baseline. The others are compared with it, paired by seed: Gaussian
+noise, salt-and-pepper, the cyclic shift and the optimal Q over the examples of a batch (50), and
+both over the tokens of one image (for the ResNet: its pixels); in training, at the last layer, on
+all tokens; 5 seeds. Every cell is evaluated clean, and with its noise in both orders.
 
 Measured: 50 trainings by 7 programs, of 600 steps of 12 ms (ViT) or 180 of 5 ms (ResNet) on two
 idle cores; the whole sweeps took 23 and 2.4 minutes on busy ones. summary.csv in the work directory
-has the difference of the clean accuracy from vanilla's, its interval, and its p-value, corrected by
-Holm over the table's comparisons; the results are in docs/results.md.
+has the difference in clean accuracy from vanilla, its interval, and its p-value with Holm's
+correction over the table's comparisons; the results are in docs/results.md.
 """
 
 import digits_resnet

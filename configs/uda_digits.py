@@ -1,4 +1,4 @@
-"""Printed digits to handwritten ones: domain adaptation with data that ship with the project.
+"""Printed digits to handwritten ones: domain adaptation with data that ships with the project.
 
     python -m launch.adapt --config configs/uda_digits.py --workdir /tmp/uda_digits \
         --seeds=0,1,2,3,4
@@ -6,9 +6,9 @@
     python -m launch.adapt --config configs/uda_digits.py --workdir /tmp/uda_digits_tvt \
         --methods=tvt --seeds=0
 
-The source is font_digits, drawn from fonts, with labels; the target is digits, written by hand: its
-training split without labels, tested on its test split. The noise is the paper's cyclic shift at
-the last block's input, in training and at inference.
+The source is font_digits, rendered from fonts, with labels. The target is digits, which are
+handwritten: its training split is used without labels, and its test split for testing. The noise is
+the paper's cyclic shift at the last block's input, in training and at inference.
 
 Measured with the first command: accuracy on the target in percent at the last step, means of seeds
 0 to 4 with 95 % intervals. Without noise: source only 64.5 (61.0 to 67.9), DANN 69.4 (66.9 to
@@ -18,12 +18,12 @@ Measured with the first command: accuracy on the target in percent at the last s
 other effect on clean accuracy is resolved. docs/adaptation.md has the whole table.
 
 The settings are tuned: about 100 trainings with other settings, most with seeds 0 and 1, were
-compared by accuracy on the target's test labels, which are unknown in real adaptation. So the
-figures are optimistic, and CDTrans only just closes half of the gap. Among these trainings no DANN,
+compared by accuracy on the target's test labels, which are unknown in real adaptation. The figures
+are therefore optimistic, and CDTrans barely closes half of the gap. Among these trainings no DANN,
 TVT or SSRT reached 73.
 
-A run of CDTrans took 45 to 56 s on two CPU cores that other programs used as well, and one of a
-bound 21 s. Their time on idle cores was not measured.
+A run of CDTrans took 45 to 56 s on two CPU cores that other programs also used, and a run of a
+bound took 21 s. Their time on idle cores was not measured.
 """
 
 from pnoise_jax.training import default_config, model_config, task_config

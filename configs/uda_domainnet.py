@@ -1,22 +1,22 @@
-"""DomainNet's 30 ordered pairs with positive noise, by either of the two published protocols.
+"""DomainNet's 30 ordered pairs with positive noise, under either of the two published protocols.
 
     python -m launch.prepare --dataset=domainnet --manual_dir=DOWNLOADS
 
     python -m launch.adapt --config configs/uda_domainnet.py:split --workdir /tmp/uda_domainnet \
         --config.weights=ViT-B_16.npz --pairs=clp-skt
 
-The argument names the protocol, and numbers from one cannot be compared with those from the other:
-`split` (SSRT and FFTAT) learns from both domains' training lists and tests on the target's test
-list; `union` (CDTrans and PMTrans) takes both lists together, for all three. TVT published nothing
-on DomainNet: its settings here are 20000 steps and weights of 0.1 each, as in most of FFTAT's runs,
-but batches of 64; otherwise as in configs/uda_office_home.py, which also says what differs from the
-published code.
+The argument names the protocol, and numbers from the two protocols cannot be compared: `split`
+(SSRT and FFTAT) trains on both domains' training lists and tests on the target's test list; `union`
+(CDTrans and PMTrans) uses each domain's training and test lists together, for training on both
+domains and for testing. TVT published nothing on DomainNet: its settings here are 20000 steps and
+weights of 0.1 each, as in most of FFTAT's runs, but batches of 64; otherwise as in
+configs/uda_office_home.py, which also says what differs from the published code.
 
-Cost by arithmetic, at an assumed 150 TFLOP/s (bfloat16, one H100): 40 minutes for a TVT run of
+Calculated cost, at an assumed 150 TFLOP/s (bfloat16, one H100): 40 minutes for a TVT run of
 ViT-B/16, so 30 pairs, 3 seeds and 12 rows take about a month: choose pairs and methods. NOT
 measured here.
 
-To expect, NOT measured here: an average of 45.2 is published for both SSRT (split) and CDTrans
+Expected, NOT measured here: an average of 45.2 is published for both SSRT (split) and CDTrans
 (union, from DeiT).
 """
 
@@ -64,7 +64,7 @@ def methods(protocol="split"):
 
 
 def pairs(protocol="split"):
-    """In the papers' order, by source, then by target."""
+    """The pairs in the papers' order, by source, then by target."""
     if protocol not in ("split", "union"):
         raise ValueError(f"uda_domainnet.py:{protocol}: give split or union")
     return {

@@ -8,32 +8,32 @@
     python -m launch.adapt --config configs/uda_office_home.py --workdir /tmp/uda_office_home \
         --config.weights=ViT-B_16.npz --pairs=Ar-Cl --methods=tvt --seeds=0
 
-A pair is all labelled images of one domain and all images of another, on which it is also tested.
+A pair is all labelled images of one domain and all images of another, which are also the test set.
 The settings are TVT's for all 12 pairs: 5000 steps of 64 + 64 images of 256 pixels, SGD at 0.003
 (0.03 for the head) with 500 steps of warm-up and a cosine to 0, the gradient's norm clipped at 1,
 weights 0.1 (images), 0.01 (patches) and 0.1 (information maximisation); ViT-B/16 from ImageNet-21k
-(Google's first npz file), dropout 0.1. methods() has what SSRT and CDTrans do differently: their
-steps, rates, 224 pixels and ImageNet's mean. The noise is that of the authors' later code: the
+(Google's first npz file), dropout 0.1. methods() lists what SSRT and CDTrans do differently: their
+steps, rates, 224 pixels and ImageNet's mean. The noise is as in the authors' later code: the
 optimal Q on the patch tokens at the last block's attention input, in training and evaluation, in
 batches of 16 at evaluation.
 
-Differences from the published code, unless set: our SGD uses Nesterov's momentum, unlike TVT's and
+Differences from the published code, unless set: our SGD uses Nesterov momentum, unlike TVT's and
 CDTrans'; the gradients of model and discriminators are clipped together; no gradient flows through
 attention weights (--config.task.detach=False is the published code); pixels have a mean for each
 channel, while TVT subtracts Caffe's mean image (--config.data.mean_image=ilsvrc_2012_mean.npy, with
---methods=dann,tvt, since it has 256 pixels); CDTrans has one schedule over both of its stages; and
-SSRT and CDTrans start from the weights that --config.weights names, not from those of their papers
-(AugReg fine-tuned on ImageNet-1k; DeiT).
+--methods=dann,tvt, because it has 256 pixels); CDTrans has one schedule over both of its stages;
+and SSRT and CDTrans start from the weights that --config.weights names, not from their papers'
+weights (AugReg fine-tuned on ImageNet-1k; DeiT).
 
-Cost by arithmetic, at an assumed 150 TFLOP/s (bfloat16, one H100): a TVT run of ViT-B/16 at 256
-pixels is 5000 steps x 128 images x 3 x 46 GFLOP, so 10 minutes; with 3 seeds, 12 pairs and both
-with and without noise, 12 rows come to about 70 hours. NOT measured here.
+Calculated cost, at an assumed 150 TFLOP/s (bfloat16, one H100): a TVT run of ViT-B/16 at 256 pixels
+is 5000 steps x 128 images x 3 x 46 GFLOP, so 10 minutes; with 3 seeds, 12 pairs, and both with and
+without noise, 12 rows take about 70 hours. NOT measured here.
 
-To expect, NOT measured here: averages of 75.5 (source only), 83.6 (TVT), 80.5 (CDTrans, from DeiT)
+Expected, NOT measured here: averages of 75.5 (source only), 83.6 (TVT), 80.5 (CDTrans, from DeiT)
 and 85.4 (SSRT) over the pairs are published; TVT's is the best of 49 evaluations by target labels,
 and adaptation.html has both the last and the best. No public source has the paper's own row. In the
-list's order 85 to 93 % of an image's mates in batches of 16 are of its class, so "noisy, listed
-order" should lie far above "noisy, shuffled"; launch.neighbours --splits=office_home:art counts it.
+list's order, 85 to 93 % of an image's mates in batches of 16 are of its class, so "noisy, listed
+order" should be far above "noisy, shuffled"; launch.neighbours --splits=office_home:art counts it.
 """
 
 from pnoise_jax.training import default_config, model_config, task_config
@@ -122,7 +122,7 @@ def methods():
 
 
 def pairs():
-    """In the papers' column order."""
+    """The pairs in the papers' column order."""
     return {
         f"{source}-{target}": {
             "task.source_split": DOMAINS[source],

@@ -9,16 +9,15 @@ The source is the training split with labels; the target is the validation split
 which is also the test split. The metric is the official one, the mean of the accuracies of the 12
 classes. The settings are TVT's: 20000 steps of 64 + 64 images, weights 1 (images), 0.01 (patches)
 and 1 (information maximisation); otherwise as in configs/uda_office_home.py, which also says what
-differs from the published code. CDTrans' epochs are of the target's training split here.
+differs from the published code. CDTrans' epochs are over the target's training split here.
 
-Cost by arithmetic, at an assumed 150 TFLOP/s (bfloat16, one H100): 40 minutes for a TVT run of
-ViT-B/16; a study of 3 seeds and 12 rows about 25 hours.
-NOT measured here.
+Calculated cost, at an assumed 150 TFLOP/s (bfloat16, one H100): 40 minutes for a TVT run of
+ViT-B/16; about 25 hours for a study of 3 seeds and 12 rows. NOT measured here.
 
-To expect, NOT measured here: means per class of 67.1 (ViT), 83.9 (TVT, the best of 199 evaluations
+Expected, NOT measured here: means per class of 67.1 (ViT), 83.9 (TVT, the best of 199 evaluations
 by target labels), 88.4 (CDTrans, from DeiT) and 88.8 (SSRT) are published; the paper reports 90.0
-with noise. In the list's order practically every batch of 16 is of one class (99.7 %), so "noisy,
-listed order" says nothing about adaptation.
+with noise. In the list's order, practically every batch of 16 contains one class (99.7 %), so
+"noisy, listed order" says nothing about adaptation.
 """
 
 import uda_office_home
@@ -46,7 +45,7 @@ def get_config():
 
 
 def methods():
-    """Rates and weights for VisDA, if they differ from Office-Home's."""
+    """Rates and weights for VisDA that differ from Office-Home's."""
     methods = uda_office_home.methods()
     methods["dann"] = {"task.domain_weight": 1.0, "task.information_weight": 1.0}
     methods["ssrt"] |= {"task.bottleneck_dim": 1024, "optimizer.learning_rate": 0.0002}
