@@ -1,1 +1,1 @@
-"""Speed, measured: python -m launch.benchmark SUBCOMMAND [--flags]"""
+"""Speed measurements: python -m launch.benchmark SUBCOMMAND [--flags]"""

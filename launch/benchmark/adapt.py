@@ -4,10 +4,10 @@ Measured: the wall-clock seconds of the gradient of each method's whole loss, on
 domains that are already on the devices; and of its parts, the forward and backward pass of the
 plain model on the source and then on the target. All are compiled, without noise and optimiser.
 
-Printed: how many times as long as its parts a method takes in the same round, as median and
-quartiles; the median of the same ratio for CPU time, which other programs affect less; and the
-goal. SSRT and CDTrans compute more than their parts: from a layer that SSRT draws it runs three
-passes instead of two, and CDTrans runs three branches instead of two.
+Printed: a method's time divided by its parts' time in the same round, as median and quartiles; the
+median of the same ratio for CPU time, which other programs affect less; and the goal. SSRT and
+CDTrans compute more than their parts: from a randomly drawn layer on, SSRT runs three passes
+instead of two, and CDTrans runs three branches instead of two.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from pnoise_jax.training import TASKS, RandomStreams, StepContext, Task
 
 from . import measuring, report, workload
 
-GOALS = {"dann": 1.15, "tvt": 1.15, "ssrt": 1.7, "cdtrans": 1.6}  # ratios at most
+GOALS = {"dann": 1.15, "tvt": 1.15, "ssrt": 1.7, "cdtrans": 1.6}  # upper bounds of the ratios
 _CLASSES = 65
 _PARTS = "parts"
 
@@ -40,7 +40,7 @@ _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     methods: tuple[str, ...]
     model: str
@@ -50,7 +50,7 @@ class Spec:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     if not _METHODS.value:
         raise ValueError(f"--methods is empty: use one of {', '.join(GOALS)}")
     for method in _METHODS.value:
@@ -74,7 +74,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     calls = {_PARTS: _parts(spec, batch)}
     for method in spec.methods:
         calls[method] = _gradient(_task(spec, method), batch)
-    for call in calls.values():  # compiled, and warm
+    for call in calls.values():  # compile and warm up
         jax.block_until_ready(call())
         jax.block_until_ready(call())
     times = measuring.interleave(calls, rounds=spec.rounds)
@@ -105,7 +105,7 @@ def _parts(spec: Spec, batch: dict[str, jax.Array]) -> Callable[[], Any]:
 
 
 def _gradient(task: Task, batch: dict[str, jax.Array]) -> Callable[[], Any]:
-    """A call of the gradient of a task's loss, with new random numbers each time."""
+    """A function that computes the gradient of a task's loss, with new random numbers each time."""
     shape = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), jnp.float32)
     state = dict(jax.jit(lambda key: task.init(key, shape))(jax.random.key(0)))
     params = state.pop("params")

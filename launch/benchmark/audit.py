@@ -1,6 +1,6 @@
-"""What an audit costs: python -m launch.benchmark audit [--flags]
+"""The cost of an audit: python -m launch.benchmark audit [--flags]
 
-Measured: the wall-clock seconds that it takes to evaluate a compiled model on random images,
+Measured: the wall-clock seconds of evaluating a compiled model on random images,
 
   clean       once, without noise
   audit       in an audit without its purity sweep: all orders of all batch sizes, the checks of
@@ -8,7 +8,7 @@ Measured: the wall-clock seconds that it takes to evaluate a compiled model on r
   separately  without noise and in all orders of the audit, each time from the image on; this is
               measured in one round
 
-Printed: how many times as long as the clean evaluation of the same round each takes, as median and
+Printed: each time divided by the time of the clean evaluation in the same round, as median and
 quartiles.
 """
 
@@ -31,16 +31,16 @@ from . import measuring, report, workload
 
 flags.DEFINE_string("model", "vit_ti_16", "The model; see models.list_models().")
 flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
-flags.DEFINE_integer("examples", 320, "How many images, of 5 classes.", lower_bound=8)
+flags.DEFINE_integer("examples", 320, "Number of images, of 5 classes.", lower_bound=8)
 flags.DEFINE_integer(
     "depth", None, "Number of blocks of a ViT; by default the model's.", lower_bound=1
 )
 flags.DEFINE_string("preset", "optimal_all_tokens", "One of noise.PRESETS.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["16"], "Batch sizes of the protocols.")
 flags.DEFINE_integer(
-    "orders", 40, "Number of random orders; those of other kinds are added.", lower_bound=20
+    "orders", 40, "Number of random orders; orders of other kinds are added.", lower_bound=20
 )
-flags.DEFINE_integer("rounds", 3, "How often each alternative is called.", lower_bound=1)
+flags.DEFINE_integer("rounds", 3, "Number of calls of each alternative.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 _PIXELS = workload.PIXELS
@@ -48,7 +48,7 @@ _PIXELS = workload.PIXELS
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     model: str
     image_size: int
@@ -61,7 +61,7 @@ class Spec:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     batch_sizes = whole_numbers("batch_sizes", _BATCH_SIZES.value, minimum=2)
     spec = report.spec_of(Spec, batch_sizes=batch_sizes)
     report.require_preset(spec.preset)
@@ -100,7 +100,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
 def _alternatives(
     spec: Spec, model, variables, dataset: data.Dataset, mesh: Mesh
 ) -> dict[str, Callable[[], object]]:
-    """Calls without arguments; those with noise return accuracies, which must agree."""
+    """Functions without arguments; those with noise return accuracies, which must agree."""
 
     def clean():
         protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=10)
@@ -115,7 +115,7 @@ def _alternatives(
         accuracies = {}
         for size in spec.batch_sizes:
             protocol = evaluation.Protocol(True, "shuffled", size)
-            predicted = np.zeros(len(dataset), np.int32)  # any classes: only the number counts
+            predicted = np.zeros(len(dataset), np.int32)  # only the number of orders matters
             for kind, orders in _orders(spec, dataset.labels, predicted).items():
                 accuracies[size, kind] = [
                     evaluation.predict(

@@ -1,13 +1,13 @@
 """Saving and restoring a training state: python -m launch.benchmark checkpoint [--flags]
 
-Measured: the time for which `Checkpoints.save` holds up the training, that is, for checksums and a
-copy on the host; the time until the checkpoint is on disk, which includes three steps made
-meanwhile; the time to restore it with its checksums, from files that the system may still hold in
-memory; and training steps while a checkpoint is written and while none is, on a batch that is
-already on the devices. The state is that of a model with AdamW, on --devices that share it in
-groups of --fsdp.
+Measured: the time for which `Checkpoints.save` blocks the training, that is, for checksums and a
+copy on the host; the time until the checkpoint is on disk, which includes three training steps run
+meanwhile; the time to restore it and verify its checksums, from files that the system may still
+have in memory; and training steps with and without a checkpoint being written, on a batch that is
+already on the devices. The state is the training state of a model with AdamW, on --devices that
+share it in groups of --fsdp.
 
-Printed: seconds, seconds per GB of state, and the share of the training's time that is lost if a
+Printed: seconds, seconds per GB of state, and the share of the training time that is lost if a
 checkpoint is written every 15 minutes, the default of checkpoint.at_most.
 """
 
@@ -34,16 +34,16 @@ from . import measuring, report, workload
 _MODELS = flags.DEFINE_list("models", ["vit_ti_16"], "The models; see models.list_models().")
 flags.DEFINE_integer("image_size", 224, "Side of the images.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 16, "Examples per step.", lower_bound=1)
-_DEVICES = flags.DEFINE_list("devices", ["1"], "How many devices the state is spread over.")
+_DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices that the state is spread over.")
 flags.DEFINE_integer("fsdp", 1, "Devices that share one copy of the state.", lower_bound=1)
-flags.DEFINE_integer("rounds", 5, "How often each is measured.", lower_bound=1)
+flags.DEFINE_integer("rounds", 5, "Number of measurements.", lower_bound=1)
 flags.DEFINE_string("dir", None, "An existing directory to write in; by default a temporary one.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for all times.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     model: str
     image_size: int
@@ -54,7 +54,7 @@ class Spec:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     devices = whole_numbers("devices", _DEVICES.value, minimum=1)
     specs = [report.spec_of(Spec, model=model) for model in _MODELS.value]
     for spec in specs:
@@ -64,7 +64,7 @@ def main() -> None:
         for count in devices:
             parallel.require_mesh(spec.fsdp, count)
         if spec.dir is not None and not Path(spec.dir).is_dir():
-            raise ValueError(f"--dir={spec.dir} is not a directory; make it first")
+            raise ValueError(f"--dir={spec.dir} is not a directory; create it first")
     report.run("checkpoint", specs, measure, _print, devices=devices, out=_OUT.value)
 
 
@@ -108,7 +108,7 @@ def _make_advance(task: Any, state: Any, batch: Any, mesh: Mesh) -> workload.Adv
 
 
 def _measure_round(directory: Path, advance: workload.Advance) -> dict[str, float]:
-    """Seconds of a step alone, of a save and the steps beside it, and of restoring."""
+    """Seconds of a step alone, of a save and the steps during it, and of restoring."""
     directory.mkdir()
     alone = _seconds(advance)
     checkpoints = Checkpoints(directory, keep=1)
@@ -119,7 +119,7 @@ def _measure_round(directory: Path, advance: workload.Advance) -> dict[str, floa
     began = time.perf_counter()
     checkpoints.save(step, advance.state)
     blocked = time.perf_counter() - began
-    beside = _seconds(advance)
+    during_save = _seconds(advance)
     checkpoints.wait()
     saved = time.perf_counter() - began
     checkpoints.close()
@@ -136,12 +136,12 @@ def _measure_round(directory: Path, advance: workload.Advance) -> dict[str, floa
         "save": saved,
         "restore": seconds,
         "step": alone,
-        "step while it is written": beside,
+        "step while it is written": during_save,
     }
 
 
 def _seconds(advance: workload.Advance) -> float:
-    """The median of three steps."""
+    """The median time of three steps."""
     times = []
     for _ in range(3):
         began = time.perf_counter()
@@ -168,6 +168,6 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     console.print(report.table(title, ["", "seconds", "quartiles", "s per GB"], rows))
     lost = result["seconds"]["blocked"]["median"] / result["every_seconds"]
     console.print(
-        f"A checkpoint every {result['every_seconds'] / 60:g} minutes holds up the training for "
+        f"A checkpoint every {result['every_seconds'] / 60:g} minutes delays the training by "
         f"{lost:.3%} of its time, that is, of each step on average.\n"
     )

@@ -1,8 +1,7 @@
 """Speed of the input pipeline: python -m launch.benchmark data [--flags]
 
-Measured: the CPU seconds of all threads and the wall-clock seconds that it takes to make training
-batches, with RandomResizedCrop and a random flip, from generated JPEGs of ImageNet's sizes that are
-in the page cache, by
+Measured: the CPU seconds of all threads and the wall-clock seconds of making training batches, with
+RandomResizedCrop and a random flip, from generated JPEGs of ImageNet's sizes in the page cache, by
 
   ours                   this project's pipeline on array_record, uint8
   tf.data uint8          tf.data on tfrecord with decode_and_crop_jpeg
@@ -10,9 +9,8 @@ in the page cache, by
   PIL float32            a loop over class folders with PIL, normalised, on one thread
   ours, short side 320   ours, from images that were shrunk when they were prepared
 
-Printed: the CPU time of each divided by that of this package in the same round, as median and
-quartiles.
-tf.data needs TensorFlow: pip install 'pnoise-jax[benchmark]'.
+Printed: the CPU time of each divided by the CPU time of "ours" in the same round, as median and
+quartiles. tf.data needs TensorFlow: pip install 'pnoise-jax[benchmark]'.
 """
 
 import dataclasses
@@ -32,11 +30,11 @@ from ..main import whole_numbers
 from . import input_pipelines, measuring, report
 from .input_pipelines import DATASET, MEAN, STD, Pipeline
 
-flags.DEFINE_integer("images", 512, "How many JPEGs are generated.", lower_bound=8)
+flags.DEFINE_integer("images", 512, "Number of JPEGs to generate.", lower_bound=8)
 flags.DEFINE_integer("image_size", 224, "Side of the crops in pixels.", lower_bound=8)
 flags.DEFINE_integer("batch_size", 64, "Images per batch.", lower_bound=1)
 _THREADS = flags.DEFINE_list(
-    "threads", ["2"], "How many threads decode; the PIL loop always has one."
+    "threads", ["2"], "Numbers of decoding threads; the PIL loop always has one."
 )
 flags.DEFINE_integer("rounds", 9, "Passes of each alternative.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
@@ -46,7 +44,7 @@ _SHORT_SIDE = 320  # pixels, of the shrunk images
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     images: int
     image_size: int
@@ -61,7 +59,7 @@ class Prepared:
 
     Attributes:
       folders: class folders.
-      array_record, shrunk: data directories of the data set, and of the same with shrunk images.
+      array_record, shrunk: data directories of the data set, and of the one with shrunk images.
       tfrecord: a file with the same records; None without TensorFlow.
       kilobytes: mean size of an image.
     """
@@ -74,7 +72,7 @@ class Prepared:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     threads = whole_numbers("threads", _THREADS.value, minimum=1)
     spec = report.spec_of(Spec, threads=threads)
     if spec.batch_size > spec.images:
@@ -87,7 +85,7 @@ def main() -> None:
     if not with_tensorflow:
         console.print(
             "TensorFlow is not installed: compared with PIL only (pip install "
-            "'pnoise-jax[benchmark]' brings it)",
+            "'pnoise-jax[benchmark]' installs it)",
             style="yellow",
             markup=False,
         )
@@ -139,7 +137,7 @@ def _pipelines(spec: Spec, prepared: Prepared, threads: int) -> dict[str, Pipeli
 def _measure(spec: Spec, prepared: Prepared, threads: int) -> dict:
     pipelines = _pipelines(spec, prepared, threads)
     means = {name: _mean_pixel(pipeline, spec) for name, pipeline in pipelines.items()}
-    # Pipelines draw different crops, which matters more the fewer images there are.
+    # Pipelines draw different crops, which matters more with fewer images.
     tolerance = max(4, 32 / spec.images**0.5)
     differences = measuring.require_agreement("mean pixel, of 255", means, tolerance=tolerance)
     calls = {
@@ -161,10 +159,10 @@ def _measure(spec: Spec, prepared: Prepared, threads: int) -> dict:
 
 
 def _mean_pixel(pipeline: Pipeline, spec: Spec) -> np.ndarray:
-    """The mean pixel of one pass, (3,), from 0 to 255: it depends little on the crops.
+    """The mean pixel of one pass, (3,), from 0 to 255, which depends little on the crops.
 
     Raises:
-      ArithmeticError: the batches are not of the expected shape or number.
+      ArithmeticError: the batches do not have the expected shape or number.
     """
     sums, images = np.zeros(3), 0
     shape = (spec.batch_size, spec.image_size, spec.image_size, 3)

@@ -1,12 +1,12 @@
-"""Speed of the noises that draw: python -m launch.benchmark draws [--flags]
+"""Speed of the noises that draw random numbers: python -m launch.benchmark draws [--flags]
 
 Measured: the wall-clock seconds of one call of a compiled function: Gaussian noise and
-salt-and-pepper on x, whose shape is (k, *shape), and jax.random drawing as many numbers in float32
-alone. Each with three of JAX's generators; JAX_DEFAULT_PRNG_IMPL chooses that of programs.
+salt-and-pepper on x, whose shape is (k, *shape), and jax.random drawing the same number of float32
+values alone. Each is measured with three of JAX's generators; in programs, JAX_DEFAULT_PRNG_IMPL
+chooses the generator.
 
-Printed: how many times as long as the draw of its generator each noise takes in the same round, and
-how many times as long as that of threefry2x32, JAX's default, the draws take, as median and
-quartiles.
+Printed: each noise's time divided by the time of its generator's draw in the same round, and each
+draw's time divided by the time of a draw from threefry2x32, JAX's default, as median and quartiles.
 """
 
 import dataclasses
@@ -26,16 +26,16 @@ from . import measuring, report
 _K = flags.DEFINE_list("k", ["64"], "Batch sizes.")
 _SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of an example: tokens and features.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of x.")
-flags.DEFINE_integer("rounds", 11, "How often each alternative is called.", lower_bound=1)
+flags.DEFINE_integer("rounds", 11, "Number of calls of each alternative.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
-_IN_A_ROW = 8  # on a GPU, where starting a program takes as long as a small draw
+_IN_A_ROW = 8  # on a GPU, where launching a program takes as long as a small draw
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     ks: tuple[int, ...]
     shape: tuple[int, ...]
@@ -44,7 +44,7 @@ class Spec:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     measuring.keep_accelerators_free()
     shape = whole_numbers("shape", _SHAPE.value, minimum=1, repeats=True)
     spec = report.spec_of(Spec, ks=whole_numbers("k", _K.value, minimum=1), shape=shape)
@@ -64,7 +64,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
 
 
 def _measure(name: str, k: int, spec: Spec) -> dict:
-    """Compares the noise and the draw with each generator."""
+    """Times the noise and the draw with each generator."""
     noisy, draw = NOISES[name]
     x = jax.random.normal(jax.random.key(0), (k, *spec.shape), spec.dtype)
     drawn = functools.partial(draw, shape=x.shape, dtype=jnp.float32)

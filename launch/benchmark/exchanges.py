@@ -1,11 +1,11 @@
-"""What each noise exchanges and moves in memory: python -m launch.benchmark exchanges [--flags]
+"""Communication and memory traffic of each noise: python -m launch.benchmark exchanges [--flags]
 
 Nothing is timed: each noise is compiled for x of shape (k, *shape), whose batch axis is spread over
-the devices, and the exchanges are read off the program, forward (x to noisy x) and backward (the
-gradient with respect to x). Printed: the bytes that a device sends, beside one row of x and beside
-its own rows; and its memory traffic, counted in the program's text, divided by the least, its rows
-read once and written once. --topology=v5e:4x4 compiles for TPUs, with libtpu, and h100:8 for GPUs,
-with JAX's plugin for CUDA; see python -m launch.compile.
+the devices, and the exchanges are read from the program, forward (x to noisy x) and backward (the
+gradient with respect to x). Printed: the bytes that a device sends, also in rows of x and as a
+share of the device's rows; and its memory traffic, counted in the program's text, divided by the
+minimum, reading and writing its rows once. --topology=v5e:4x4 compiles for TPUs, with libtpu, and
+h100:8 for GPUs, with JAX's CUDA plugin; see python -m launch.compile.
 """
 
 import dataclasses
@@ -24,12 +24,14 @@ from pnoise_jax.studies import ahead_of_time
 from ..main import whole_numbers
 from . import report
 
-_TOPOLOGY = flags.DEFINE_string("topology", "cpu:8", "Devices, as launch.compile has them.")
-_K = flags.DEFINE_integer("k", 64, "Batch size: how many rows are mixed.", lower_bound=2)
+_TOPOLOGY = flags.DEFINE_string("topology", "cpu:8", "Devices, as in launch.compile.")
+_K = flags.DEFINE_integer("k", 64, "Batch size: the number of rows that are mixed.", lower_bound=2)
 _SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens and features.")
 _FSDP = flags.DEFINE_list("fsdp", ["1", "4"], "Devices that share parameters; one mesh for each.")
 _TENSOR_PARALLEL = flags.DEFINE_list(
-    "tensor_parallel", ["1"], "Devices that have the same rows; one mesh for each and each --fsdp."
+    "tensor_parallel",
+    ["1"],
+    "Devices that have the same rows; one mesh for each, combined with each --fsdp.",
 )
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of x.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for all figures.")
@@ -37,7 +39,7 @@ _OUT = flags.DEFINE_string("out", None, "JSON file for all figures.")
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to compile: the flags, after they were checked."""
+    """What to compile: the checked flags."""
 
     topology: str
     k: int
@@ -48,7 +50,7 @@ class Spec:
 
 
 def main() -> None:
-    """Compiles, prints and writes."""
+    """Compiles, and prints and writes the figures."""
     jax.config.update("jax_platforms", "cpu")  # plugins would look for devices
     shape = whole_numbers("shape", _SHAPE.value, minimum=1, repeats=True)
     fsdp = whole_numbers("fsdp", _FSDP.value, minimum=1)
@@ -74,7 +76,7 @@ def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> N
     console.print(
         f"x of {spec.k} rows of {row:,} bytes, split over {devices} devices ({spec.topology}), "
         "or groups of --tensor_parallel of them: bytes that a device sends, and its memory traffic "
-        "divided by the least (by the program's text, not measured)"
+        "divided by the minimum (from the program's text, not measured)"
     )
     table = Table("noise", "pass", "fsdp", "tensor_parallel", "by", box=box.SIMPLE)
     for name in ("bytes", "rows", "of its own rows", "traffic / least"):

@@ -1,11 +1,11 @@
 """Models, noises and sweeps on a GPU: python -m launch.benchmark gpu --out=FOLDER
 
 Runs other benchmarks at the sizes of a large GPU. Compiling takes most of the time, so a few parts
-are prepared at the same time, and then measure one after another. As XLA and PyTorch time kernels
-while they compile, --at_once=1 disturbs them least. The JSON of each part is written into a new
-folder. A part that fails is reported, and the others go on. After --minutes, parts that are not
-done are stopped and no others are started; which ones is said. With PyTorch and timm for CUDA,
-models are compared with timm's, compiled by torch.compile.
+prepare at the same time, and then measure one after another. XLA and PyTorch time kernels while
+they compile, so --at_once=1 disturbs them least. The JSON of each part is written to a new folder.
+If a part fails, this is reported, and the others continue. After --minutes, unfinished parts are
+stopped and no others are started; their names are printed. With PyTorch and timm for CUDA, models
+are compared with timm's, compiled by torch.compile.
 """
 
 import json
@@ -33,7 +33,7 @@ def _noise(dtype: str, k: int) -> tuple[str, ...]:
     return "noise", f"--dtype={dtype}", f"--k={k}", "--devices=1", "--rounds=7", "--torch"
 
 
-# By name: a subcommand and its flags. What matters most comes first.
+# By name: a subcommand and its flags. The most important come first.
 PARTS: dict[str, tuple[str, ...]] = {
     "vit_b_16": (*_VIT, "--models=vit_b_16", "--batch_size=256"),
     "resnet50": (*_STEP, "--models=resnet50", "--batch_size=256"),
@@ -57,14 +57,14 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
 _AT_ONCE = flags.DEFINE_integer(
-    "at_once", 3, "How many parts are prepared at once; all take memory of the GPU.", lower_bound=1
+    "at_once", 3, "Number of parts to prepare at once; all take GPU memory.", lower_bound=1
 )
 _MINUTES = flags.DEFINE_float(
-    "minutes", 8.0, "After how many minutes to stop, and to leave out the rest.", lower_bound=0.0
+    "minutes", 8.0, "Minutes after which to stop and leave out the rest.", lower_bound=0.0
 )
 _OUT = flags.DEFINE_string("out", None, "A new folder for all results.", required=True)
 
-# Asked in a process of its own, which gives the GPU back.
+# Runs in a separate process, which releases the GPU when it ends.
 _LOOK = """
 import importlib.util, json, jax
 def sees_gpu():
@@ -77,11 +77,11 @@ print(json.dumps({"jax": jax.default_backend(), "torch": sees_gpu()}))
 
 
 def main() -> None:
-    """Measures, prints and writes.
+    """Measures, and prints and writes the results.
 
     Raises:
       ValueError: no part, or an unknown one, is named, --out is a URL, or JAX sees no GPU.
-      OSError: the folder exists, or cannot be made.
+      OSError: the folder exists or cannot be created.
       ChildProcessError: a part failed.
     """
     names = list(dict.fromkeys(_PARTS.value))
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def look() -> dict:
-    """What JAX runs on ("jax"), and whether PyTorch and timm are installed and see a GPU ("torch").
+    """JAX's platform ("jax"), and whether PyTorch and timm are installed and see a GPU ("torch").
 
     Raises:
       ChildProcessError: JAX does not start.
@@ -142,15 +142,15 @@ def _command(name: str, folder: Path, *, with_torch: bool) -> list[str]:
 def _run(
     commands: dict[str, list[str]], *, at_once: int, deadline: float
 ) -> tuple[list[str], list[str]]:
-    """Runs commands, ``at_once`` at a time, and prints what each printed.
+    """Runs commands, ``at_once`` at a time, and prints the output of each.
 
     Args:
-      commands: by name.
+      commands: the commands, by name.
       at_once: how many run at the same time.
-      deadline: when to stop, by `time.monotonic`.
+      deadline: when to stop, on the clock of `time.monotonic`.
 
     Returns:
-      The parts that failed, and those that ran out of time, by name.
+      The names of the parts that failed, and of those that ran out of time.
     """
     names, failed, late = list(commands), [], []
     with tempfile.NamedTemporaryFile() as turns, ThreadPoolExecutor(at_once) as pool:
@@ -179,7 +179,7 @@ def _run(
             if done.returncode:
                 failed.append(name)
 
-        # A part waits until no other prepares, so none is added to a group.
+        # A part only measures while no other prepares, so no part is added to a running group.
         for first in range(0, len(names), at_once):
             group = names[first : first + at_once]
             if time.monotonic() < deadline:

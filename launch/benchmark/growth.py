@@ -1,21 +1,21 @@
 """How cost grows with size: python -m launch.benchmark growth [--flags]
 
-Measured: the CPU seconds of all threads, and the wall-clock seconds, that it takes
+Measured: the CPU seconds of all threads, and the wall-clock seconds,
 
-  batch, tokens, width, depth  to make a training step of a small ViT on one device
-  devices                      to make the same step with one batch split over several devices
-  classes, examples            to audit a function that looks its logits up in a table
-  cells                        to plan a sweep over strengths and seeds of configs/digits_vit.py
+  batch, tokens, width, depth  of a training step of a small ViT on one device
+  devices                      of the same step with one batch split over several devices
+  classes, examples            of an audit of a function that looks its logits up in a table
+  cells                        of planning a sweep over strengths and seeds of configs/digits_vit.py
 
-Each axis grows alone: all else stays at the second size that its own flag lists. The sizes of an
+Each axis grows alone: everything else stays at the second size that its flag lists. The sizes of an
 axis take turns, and in each round a straight line is fitted to the logarithms of time and size. Its
 slope is the exponent of that round.
 
-Printed: the median and quartiles of the exponent, for CPU time and for the clock, beside what is
-expected at most: for a step on one device, the exponent of its FLOPs over the same sizes, as the
-compiler counts them; for devices 0; for all else 1. Time that does not depend on the size lowers an
-exponent. Below the table stand the axes whose lower quartile, in CPU time, is more than 0.15 above
-what is expected.
+Printed: the median and quartiles of the exponent, for CPU time and for wall-clock time, and the
+largest expected exponent: for a step on one device, the exponent of its FLOPs over the same sizes,
+as the compiler counts them; for devices 0; for everything else 1. Time that does not depend on the
+size lowers an exponent. The axes whose lower quartile, in CPU time, is more than 0.15 above the
+expected exponent are listed below the table.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from ..main import built_in_config, whole_numbers
 from . import measuring, report
 from .workload import Advance, SmallStep
 
-# Of each axis the flag that lists its sizes.
+# For each axis, the flag that lists its sizes.
 AXES = {
     "batch": "batch_size",
     "tokens": "image_size",
@@ -61,10 +61,10 @@ _SIZES = {
         ("devices", "1 2 4 8", "Devices that share a step's batch."),
     )
 }
-flags.DEFINE_integer("rounds", 7, "How often each size is measured.", lower_bound=1)
+flags.DEFINE_integer("rounds", 7, "Number of measurements of each size.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all exponents and times.")
 
-_SEEDS = 10  # of each setting of a sweep
+_SEEDS = 10  # per setting of a sweep
 _AUDIT = studies.AuditSettings(batch_sizes=(10,), orders=20, mixed_batches=True)
 
 Call = Callable[[], object]
@@ -72,7 +72,7 @@ Call = Callable[[], object]
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     axes: tuple[str, ...]
     batch_size: tuple[int, ...]
@@ -86,20 +86,20 @@ class Spec:
     rounds: int
 
     def sized(self, axis: str) -> list[dict[str, int]]:
-        """By flag, the sizes at each point of an axis."""
+        """The sizes at each point of an axis, by flag."""
         fixed = {flag: getattr(self, flag)[1] for flag in _SIZES}
         return [fixed | {AXES[axis]: size} for size in getattr(self, AXES[axis])]
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     for axis in _AXES.value or [""]:
         report.require_known("axes", axis, AXES)
     sizes = {flag: whole_numbers(flag, each.value, minimum=1) for flag, each in _SIZES.items()}
     for flag, values in sizes.items():
         if len(values) < 2:
             given = ",".join(map(str, values))
-            raise ValueError(f"--{flag}={given}: an exponent needs two sizes; give another")
+            raise ValueError(f"--{flag}={given}: an exponent needs two sizes; give one more")
     spec = report.spec_of(Spec, axes=tuple(dict.fromkeys(_AXES.value)), **sizes)
     _require_possible(spec)
     devices = max(spec.devices) if "devices" in spec.axes else 1
@@ -149,7 +149,7 @@ def _measure(spec: Spec, axis: str, mesh: Mesh) -> dict:
 
 
 def _prepare(axis: str, sizes: Mapping[str, int], mesh: Mesh) -> Any:
-    """What is measured at these sizes, after a first call: an `Advance` or another function."""
+    """The function to time at these sizes, called once: an `Advance` or another function."""
     if axis in ("classes", "examples"):
         call = _audit(sizes["examples"], sizes["classes"])
         call()
@@ -166,13 +166,13 @@ def _step_of(sizes: Mapping[str, int]) -> SmallStep:
     return SmallStep(**{field.name: sizes[field.name] for field in dataclasses.fields(SmallStep)})
 
 
-@functools.cache  # several axes have the second size of each flag
+@functools.cache  # several axes share the step with the second size of each flag
 def _advance(step: SmallStep, mesh: Mesh) -> Advance:
     return step.make_advance(mesh)
 
 
 def _audit(examples: int, classes: int) -> Call:
-    """An audit of a look-up that mixes in a tenth of a neighbour, so that every test has work."""
+    """An audit of a look-up that mixes in a tenth of a neighbour, so that every test is run."""
     labels = _labels(examples, classes)
     logits = np.random.default_rng(0).standard_normal((examples, classes), np.float32)
     logits[np.arange(examples), labels] += 3
@@ -196,7 +196,7 @@ def _labels(examples: int, classes: int) -> np.ndarray:
 def _plan(cells: int) -> Call:
     base = built_in_config("digits_vit")
     base.noise.preset = "paper_vit"
-    base.batch_size = 8 * jax.device_count()  # which must divide it
+    base.batch_size = 8 * jax.device_count()  # must be divisible by the number of devices
     strengths = np.linspace(0.1, 0.4, cells // _SEEDS).tolist()
     overrides = product({"noise.strength": strengths, "seed": range(_SEEDS)})
 
@@ -222,9 +222,9 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
         )
     title = (
         f"{results[0]['device_kind']}, {spec.rounds} rounds; exponents: median (quartiles)\n"
-        "expected at most: from batch to depth, the exponent of the step's FLOPs"
+        "expected: at most; from batch to depth, the exponent of the step's FLOPs"
     )
-    columns = ["axis", "sizes", "CPU ms", "exponent", "by the clock", "expected"]
+    columns = ["axis", "sizes", "CPU ms", "exponent", "wall-clock", "expected"]
     console.print(report.table(title, columns, rows))
     for result in results:
         if result["exceeds_expected"]:

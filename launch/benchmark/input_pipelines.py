@@ -1,4 +1,4 @@
-"""The input pipelines that are compared, and generated JPEGs of ImageNet's sizes.
+"""The input pipelines to compare, and generated JPEGs of ImageNet's sizes.
 
 A pipeline is a function without arguments that returns an iterator over one pass. Its batches,
 (batch, side, side, 3), are cropped at random (RandomResizedCrop), resized, and flipped at random.
@@ -44,10 +44,10 @@ def ours(
 
     Args:
       data_dir: the data directory of the prepared images.
-      batch_size, side: of what comes out; the batches of all hosts together.
-      threads: how many decode.
-      streams: read one after another; for each, what other arguments `data.train_batches` gets. By
-        default a single host reads one pass.
+      batch_size, side: the size of the batches, over all hosts, and the side of the images.
+      threads: the number of decoding threads.
+      streams: further arguments of `data.train_batches` for each stream; the streams are read one
+        after another. By default a single host reads one pass.
     """
     dataset = data.load(DATASET, split="train", data_dir=data_dir)
     transform = create_transform(
@@ -77,18 +77,18 @@ def ours(
 
 
 def exhaust(pipeline: Pipeline) -> None:
-    """Makes all batches of a pass."""
+    """Reads all batches of a pass."""
     for _ in pipeline():
         pass
 
 
 def tf_data(file: Path, *, batch_size: int, side: int, threads: int, dtype: str) -> Pipeline:
-    """tf.data on tfrecord, as big_vision and TensorFlow's own examples decode and crop.
+    """tf.data on tfrecord, decoding and cropping as in big_vision and TensorFlow's examples.
 
     Args:
-      file: what `write_tfrecord` wrote.
-      batch_size, side: of what comes out.
-      threads: how many decode.
+      file: the file that `write_tfrecord` wrote.
+      batch_size, side: the size of the batches and the side of the images.
+      threads: the number of decoding threads.
       dtype: "uint8", or "float32", which is also normalised.
     """
     tf = _tensorflow()
@@ -127,7 +127,7 @@ def tf_data(file: Path, *, batch_size: int, side: int, threads: int, dtype: str)
 
 
 def write_tfrecord(directory: Path, file: Path) -> None:
-    """Writes the records of a prepared data set, which are in array_record, to a tfrecord file."""
+    """Copies the records of a prepared data set from array_record to a tfrecord file."""
     paths = sorted(map(str, directory.glob("*.array_record*")))
     with _tensorflow().io.TFRecordWriter(str(file)) as writer:
         for record in ArrayRecordDataSource(paths):
@@ -135,7 +135,7 @@ def write_tfrecord(directory: Path, file: Path) -> None:
 
 
 def _tensorflow():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it prints a note on the CPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # silences a note about the CPU
     import tensorflow  # pyright: ignore[reportMissingModuleSource]  (the extra "benchmark")
 
     return tensorflow

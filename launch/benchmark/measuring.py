@@ -25,8 +25,8 @@ from .. import huge_pages
 
 # glibc returns large buffers to the system as soon as they are freed, and the page faults of the
 # next call's buffers can take eight times as long as the shift of rows that is measured. So a
-# measuring process keeps its memory, which programs do not: it doubled the peak
-# of a training run, and gained little beside huge pages. Other C libraries ignore these variables.
+# measuring process keeps its memory. Programs do not: it doubled the peak of a training run, and
+# gained little over huge pages. Other C libraries ignore these variables.
 _KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
@@ -41,14 +41,14 @@ PEAK_RATES = {
     "NVIDIA H200": 989e12,
 }
 
-# Names the file that benchmarks lock which share a GPU; see `take_turn`.
+# The variable with the path of a file that benchmarks sharing a GPU lock; see `take_turn`.
 TURNS = "PNOISE_BENCHMARK_TURNS"
 _turns: TextIO | None = None
 
 _TURNS_AT_LEAST, _TURNS_AT_MOST = 4, 12  # of warm-up
-_FEW_FAULTS = 64  # pages in a turn of warm-up, of 4 kB or 2 MB
+_FEW_FAULTS = 64  # page faults per turn of warm-up; pages have 4 kB or 2 MB
 
-_MARGIN = 0.15  # by which an exponent may exceed the expected one
+_MARGIN = 0.15  # an exponent may exceed the expected one by this much
 
 
 @dataclasses.dataclass
@@ -56,8 +56,8 @@ class Times:
     """Seconds of each call, in the order of the rounds.
 
     Attributes:
-      wall: by the clock.
-      cpu: of all threads of this process; other programs affect it less than `wall`. On an
+      wall: wall-clock time.
+      cpu: CPU time of all threads of this process; other programs affect it less than `wall`. On an
         accelerator it says little.
     """
 
@@ -66,18 +66,19 @@ class Times:
 
 
 def keep_accelerators_free() -> None:
-    """Keeps this process on the CPU, and those that it starts from taking all of a GPU's memory.
+    """Keeps this process on the CPU, and its child processes from reserving all of a GPU's memory.
 
-    To be called before JAX is used, by a process that leaves measuring to others.
+    Call it before JAX is used, in a process that leaves measuring to others.
     """
     jax.config.update("jax_platforms", "cpu")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def share_turns() -> None:
-    """Lets this process prepare beside the others of `pnoise benchmark gpu`, if it is one.
+    """Lets this process prepare at the same time as other parts of `pnoise benchmark gpu`.
 
-    Each has a shared lock of one file while it prepares; see `take_turn`.
+    Each part holds a shared lock on one file while it prepares; see `take_turn`. Does nothing in
+    other processes.
     """
     global _turns
     if path := os.environ.get(TURNS):
@@ -88,16 +89,16 @@ def share_turns() -> None:
 def take_turn() -> None:
     """Waits until no other process prepares or measures.
 
-    From then on the others wait until this one ends.
+    From then on, the others wait until this process ends.
     """
     if _turns is not None:
-        fcntl.flock(_turns, fcntl.LOCK_EX)  # gives the shared lock back before it waits
+        fcntl.flock(_turns, fcntl.LOCK_EX)  # releases the shared lock before it waits
 
 
 def in_a_row(times: int) -> int:
-    """How often to do something before its end is awaited: once, on a GPU ``times``.
+    """How many calls to make before waiting for the result: ``times`` on a GPU, otherwise 1.
 
-    On a GPU a program is started while others run, as in a training loop.
+    On a GPU, a program is launched while others run, as in a training loop.
     """
     return times if jax.default_backend() == "gpu" else 1
 
@@ -116,11 +117,11 @@ def repeat(call: Callable[[], Any], times: int) -> Callable[[], Any]:
 def compile_repeated(
     function: Callable[[jax.Array], jax.Array], x: jax.Array, times: int
 ) -> Callable[[], jax.Array]:
-    """A program that applies the function ``times`` times, each to what it returned before."""
+    """A program that applies the function ``times`` times, each time to the previous result."""
 
     def repeated(x: jax.Array) -> jax.Array:
         for _ in range(times - 1):
-            # On a GPU this keeps each apart; a CPU's compiler would fuse them.
+            # On a GPU this keeps the calls apart; the compiler for CPUs fuses them anyway.
             x = jax.lax.optimization_barrier(function(x))
         return function(x)
 
@@ -129,10 +130,10 @@ def compile_repeated(
 
 
 def warm_up(calls: Mapping[str, Callable[[], Any]]) -> None:
-    """Calls all in turn, until a turn no longer waits for memory that the kernel hands out.
+    """Calls all functions in turn, until a turn no longer waits for memory from the kernel.
 
-    XLA asks for the memory of a whole step at once, and a page that is touched for the first time
-    can take milliseconds: the first steps took up to 2.5 times as long on a CPU.
+    XLA allocates the memory of a whole step at once, and touching a page for the first time can
+    take milliseconds: the first steps took up to 2.5 times as long on a CPU.
     """
     for turn in range(_TURNS_AT_MOST):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -153,14 +154,14 @@ def interleave(
     """Times the calls in turn, A B C, C B A, A B C, ..., so that a drift affects all of them alike.
 
     Args:
-      calls: compiled and called once before; they return arrays, and the time ends when these are
-        ready.
-      rounds: how often each is called.
-      per_call: how many repetitions a call makes; times are those of one.
-      budgets: for slow calls, the number of seconds after which they are left out.
+      calls: functions that are compiled and have been called once; they return arrays, and the time
+        ends when the arrays are ready.
+      rounds: the number of calls of each function.
+      per_call: the number of repetitions in a call; times are divided by it.
+      budgets: for slow functions, the number of seconds after which they are left out.
 
     Returns:
-      The times of each call in the rounds in which it took part: the first ones.
+      The times of each function in the rounds in which it took part, which are the first ones.
     """
     times = {name: Times() for name in calls}
     budgets = budgets or {}
@@ -174,17 +175,17 @@ def interleave(
             result = jax.block_until_ready(calls[name]())
             times[name].wall.append((time.perf_counter() - start) / per_call)
             times[name].cpu.append((time.process_time() - cpu_start) / per_call)
-            del result  # before the next call asks for memory
+            del result  # before the next call allocates memory
     return times
 
 
 def compare(times: Mapping[str, Times], *, to: str) -> dict[str, dict[str, Any]]:
-    """Sums up what `interleave` measured.
+    """Summarises the times that `interleave` measured.
 
     Returns:
-      For each alternative the number of "rounds" and the "seconds" per call by the clock, as
-      `spread` gives them. For all but ``to`` also "ratios", its time divided by that of ``to`` in
-      each round, their spread as "ratio", and the spread of the ratios of CPU time as "cpu_ratio".
+      For each alternative, the number of "rounds", and the `spread` of the wall-clock "seconds" per
+      call. For all but ``to`` also "ratios", its time divided by the time of ``to`` in each round,
+      their spread as "ratio", and the spread of the ratios of CPU time as "cpu_ratio".
     """
     compared = {}
     for name, taken in times.items():
@@ -202,7 +203,7 @@ def _ratios(taken: Sequence[float], reference: Sequence[float]) -> list[float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles and extremes."""
+    """The median, quartiles and extremes."""
     names = ("min", "lower_quartile", "median", "upper_quartile", "max")
     return dict(zip(names, np.percentile(values, (0, 25, 50, 75, 100)).tolist(), strict=True))
 
@@ -211,19 +212,19 @@ def exponents(sizes: Sequence[float], seconds: Sequence[Sequence[float]]) -> lis
     """The exponent of each round: the slope of log seconds over log size, by least squares.
 
     Args:
-      sizes: two at least.
-      seconds: for each size, those of all rounds.
+      sizes: at least two sizes.
+      seconds: for each size, the seconds of all rounds.
     """
     slopes, _ = np.polyfit(np.log(sizes), np.log(np.array(seconds)), deg=1)
     return slopes.tolist()
 
 
 def exceeds(exponent: Mapping[str, float], expected: float) -> bool:
-    """Whether more than the noise of the measurement speaks for a faster growth than expected.
+    """Whether growth is faster than expected by more than measurement noise explains.
 
     Args:
       exponent: the spread of the exponents of all rounds.
-      expected: what is expected at most.
+      expected: the largest expected exponent.
     """
     return exponent["lower_quartile"] > expected + _MARGIN
 
@@ -232,7 +233,7 @@ def require_agreement(what: str, results: Mapping[str, Any], *, tolerance: float
     """The largest difference between each result (a pytree of arrays) and the first one.
 
     Raises:
-      ArithmeticError: one is above ``tolerance``, or not a number.
+      ArithmeticError: a difference is above ``tolerance``, or not a number.
     """
     first, *others = results
     differences = {}
@@ -247,15 +248,15 @@ def require_agreement(what: str, results: Mapping[str, Any], *, tolerance: float
 
 
 def require_same_step(what: str, metrics: Mapping[str, Any], *, dtype: str) -> dict:
-    """`require_agreement` of what steps of training return: loss and gradient norm.
+    """Applies `require_agreement` to the loss and gradient norm of training steps.
 
-    Each as a part of the first one's. Accuracies are left out, as one example changes them by more
-    than any tolerance.
+    Both are relative to the first alternative's. Accuracies are left out, as one example changes
+    them by more than any tolerance.
 
     Args:
-      what: named in the error.
-      metrics: of a step, or of steps together, by alternative.
-      dtype: of the computation. A GPU multiplies float32 as TF32, which has 10 bits.
+      what: a name for the error message.
+      metrics: the metrics of a step, or of the steps of several runs, by alternative.
+      dtype: the dtype of the computation. A GPU multiplies float32 as TF32, which has 10 bits.
     """
     first = next(iter(metrics.values()))
     parts = {
@@ -281,9 +282,9 @@ def measure_on(
     *,
     keep_memory: bool = True,
 ) -> list[dict]:
-    """``measure(spec, mesh)`` in a new process, on a mesh of ``devices`` devices.
+    """Calls ``measure(spec, mesh)`` in a new process, on a mesh of ``devices`` devices.
 
-    JAX must know the number of devices before it starts, so each number needs its own process. On a
+    JAX must know the number of devices before it starts, so each number needs a new process. On a
     CPU the devices are host devices, which share the cores; on accelerators they are real.
 
     Returns:
@@ -292,12 +293,12 @@ def measure_on(
 
     Raises:
       ChildProcessError: the process was killed.
-      Exception: what measure raises.
+      Exception: any exception that ``measure`` raises.
     """
     if keep_memory:
         os.environ.update({key: os.environ.get(key, value) for key, value in _KEEP_MEMORY.items()})
     if huge_pages.help_here():
-        os.environ[huge_pages.VARIABLE] = huge_pages.TUNABLE  # as programs have them
+        os.environ[huge_pages.VARIABLE] = huge_pages.TUNABLE  # as in programs
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
@@ -310,12 +311,12 @@ def measure_on(
 
 
 def _end_with_parent() -> None:
-    """Ends this process, in the middle of a measurement too, when the one that waits for it does.
+    """Ends this process when its parent ends, even in the middle of a measurement.
 
-    Otherwise it would go on, with the memory of a GPU, after a signal had ended the benchmark.
+    Otherwise it would keep running, and keep GPU memory, after a signal has ended the benchmark.
     """
     parent = multiprocessing.parent_process()
-    assert parent is not None, "measurements have processes of their own"
+    assert parent is not None, "measurements run in a child process"
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 

@@ -1,16 +1,15 @@
-"""Memory that loading, training and an audit take: python -m launch.benchmark memory [--flags]
+"""Peak memory of loading, training and an audit: python -m launch.benchmark memory [--flags]
 
-Measured: the most memory that a new process has in use at once, its peak resident set, as Linux
-counts it (VmHWM). Python, the imports and the compiler are part of it. For each model, one process
-each
+Measured: the peak resident set of a new process, as Linux counts it (VmHWM). It includes Python,
+the imports and the compiler. For each model, one process each
 
-  starts    imports all, starts JAX on the CPU and creates the model, as all others do first
+  starts    imports everything, starts JAX on the CPU and creates the model, as the others do first
   loads     reads the model's weights from a safetensors file, as `weights.load` does
   trains    makes three training steps with AdamW
   audits    evaluates random images without noise, and with the optimal Q at the last layer in all
             orders of an audit, with its checks and interventions, without its purity sweep
 
-The processes have huge pages where programs have them, and return freed memory as programs do.
+The processes use huge pages if programs do, and return freed memory as programs do.
 """
 
 import dataclasses
@@ -45,10 +44,10 @@ _SETTINGS = leak.AuditSettings(batch_sizes=(16,), orders=20, purity_steps=0)
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure of one model: the flags, after they were checked.
+    """What to measure for one model: the checked flags.
 
     Attributes:
-      file: the model's weights, which are random; empty before they are written.
+      file: the file of the model's random weights; "" before it is written.
     """
 
     model: str
@@ -59,12 +58,12 @@ class Spec:
 
 
 def main() -> None:
-    """Measures, prints and writes.
+    """Measures, and prints and writes the results.
 
     Raises:
       ValueError: no model is named, or one is unknown, refuses the image size, or cannot be stored
         for timm.
-      OSError: this system does not count what is measured.
+      OSError: this system does not count the peak memory of a process.
     """
     if not _STATUS.exists():
         raise OSError(f"there is no {_STATUS}, where Linux counts the memory of a process")
@@ -73,7 +72,7 @@ def main() -> None:
     for spec in specs:
         model = workload.create_model(spec)
         if weights.timm_reference(spec.model, model, channels=3) is None:
-            raise ValueError(f"--models={spec.model}: timm has no such model, hence no names")
+            raise ValueError(f"--models={spec.model}: timm has no such model; leave it out")
     console, where = report.start(_OUT.value)
     results = [_measure_model(console, spec) for spec in specs]
     content = {"benchmark": "memory", **where, "results": results}
@@ -81,7 +80,7 @@ def main() -> None:
 
 
 def _measure_model(console: Console, spec: Spec) -> dict:
-    """Bytes by what a process does."""
+    """The peak bytes of each kind of process."""
     with tempfile.TemporaryDirectory() as directory:
         file = str(Path(directory, "weights.safetensors"))
         variables = workload.draw_variables(workload.create_model(spec), spec.image_size)

@@ -2,20 +2,20 @@
 
 Measured: the wall-clock seconds of a forward pass in evaluation and of a training step with AdamW,
 on a batch of random images, for one model of each family. Ours are compiled by XLA; timm's run in
-PyTorch's eager mode, as in its training script, or with --timm=eager,compiled also by
+PyTorch's eager mode, as in its training script, or with --timm=eager,compiled also compiled by
 torch.compile, which takes minutes per model on a CPU. All have the same weights, and use all cores
 of a CPU.
 
-On a GPU, both run there: timm's in channels-last layout, with the fused AdamW, and with
---dtype=bfloat16 by automatic mixed precision. Steps are then timed five in a row, because neither
-side waits for one before it starts the next. JAX_PLATFORMS=cpu makes both run on the CPU.
+If there is a GPU, both run on it: timm's in channels-last layout, with the fused AdamW, and with
+automatic mixed precision for --dtype=bfloat16. Steps are then timed five in a row, because neither
+side waits for a step before it starts the next. JAX_PLATFORMS=cpu makes both run on the CPU.
 
 Printed: our time divided by timm's in the same round, as median and quartiles; on a CPU also the
-median of the same ratio with CPU time, which other programs affect less; the memory at the peak of
-a call, by the compiler's account for ours and by the allocator's for PyTorch on GPUs; and on GPUs
-the share of the peak rate in bfloat16 that the model's multiplications make up, a training step
-counted as three forward passes. PyTorch and timm must be installed (pip install torch timm);
-without them, only our times are printed.
+median of the same ratio for CPU time, which other programs affect less; the peak memory of a call,
+from the compiler for ours and from the allocator for PyTorch on GPUs; and on GPUs the share of the
+bfloat16 peak rate that the model's multiplications reach, counting a training step as three forward
+passes. PyTorch and timm must be installed (pip install torch timm); without them, only our times
+are printed.
 """
 
 import dataclasses
@@ -46,17 +46,17 @@ flags.DEFINE_integer("batch_size", 2, "Images per batch.", lower_bound=2)
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.")
 _ONLY = flags.DEFINE_enum("only", None, list(_PASSES), "What to measure; by default both.")
 _KERNELS = flags.DEFINE_list(
-    "kernels", ["xla"], "What computes our attention, one alternative for each: xla, cudnn, auto."
+    "kernels", ["xla"], "Kernels of our attention, one alternative for each: xla, cudnn, auto."
 )
-flags.DEFINE_integer("rounds", 5, "How often each alternative is called.", lower_bound=1)
+flags.DEFINE_integer("rounds", 5, "Number of calls of each alternative.", lower_bound=1)
 flags.DEFINE_integer(
     "steps",
     None,
-    "How many in a row are timed at once; by default 5 on a GPU, else 1.",
+    "Number of passes in a row to time at once; default: 5 on a GPU, otherwise 1.",
     lower_bound=1,
 )
 _TIMM = flags.DEFINE_list(
-    "timm", ["eager"], "How timm's models run, one alternative for each: eager, compiled."
+    "timm", ["eager"], "Modes of timm's models, one alternative for each: eager, compiled."
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
@@ -66,7 +66,7 @@ _ALTERNATIVES = {"eager": "timm", "compiled": "timm compiled"}
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure of one model: the flags, after they were checked."""
+    """What to measure for one model: the checked flags."""
 
     model: str
     image_size: int
@@ -80,12 +80,12 @@ class Spec:
 
     @property
     def references(self) -> list[str]:
-        """The alternatives that are timm's."""
+        """The names of timm's alternatives."""
         return [_ALTERNATIVES[name] for name in self.timm]
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     measuring.keep_accelerators_free()
     with_timm = all(importlib.util.find_spec(name) for name in ("torch", "timm"))
     for name in _TIMM.value:
@@ -107,10 +107,10 @@ def main() -> None:
     for spec in specs:
         workload.create_model(spec)
     if not with_timm:
-        say("PyTorch and timm are not installed: only our times (pip install torch timm)")
+        say("PyTorch and timm are not installed: only our times follow (pip install torch timm)")
     elif "compiled" in _TIMM.value:
         timm_step.require_compiler()
-    # PyTorch's idle threads else keep the cores busy for a while, from ours and other programs.
+    # Otherwise PyTorch's idle threads keep the cores busy for a while, which slows everything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     report.run("models", specs, measure, _print, out=_OUT.value)
 
@@ -120,10 +120,10 @@ class _Alternative:
     """One way to compute a pass.
 
     Attributes:
-      call: makes as many passes in a row as it is told, and returns the logits (batch, classes), or
-        the last step's loss; with ``norm=True`` also the norm of its gradient, (2,). Ours compute
-        it in any case, timm's only then.
-      peak_memory: bytes on the device at the peak of a call; None where they are not known.
+      call: makes the given number of passes in a row, and returns the logits (batch, classes), or
+        the last step's loss; with ``norm=True`` also the norm of its gradient, (2,). Ours always
+        compute and return the norm, timm's only then.
+      peak_memory: bytes on the device at the peak of a call; None if unknown.
     """
 
     call: Callable[..., np.ndarray]
@@ -161,13 +161,15 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
             "to": {name: measuring.compare(times, to=name) for name in references},
         }
         results.append(dataclasses.asdict(spec) | result)
-        del alternatives, calls  # before the next pass asks for memory
+        del alternatives, calls  # before the next pass allocates memory
     return results
 
 
 def _compare_results(spec: Spec, results: dict[str, np.ndarray]) -> dict[str, float]:
-    """The largest differences from the first: of logits as parts of the largest one, of a step's
-    loss and of its gradient's norm as parts of each.
+    """The largest differences from the first alternative.
+
+    Logits are relative to the largest logit; a step's loss and its gradient's norm are each
+    relative to the first alternative's.
     """
     first = np.abs(next(iter(results.values())))
     scale = first if first.ndim == 1 else first.max()
@@ -177,12 +179,12 @@ def _compare_results(spec: Spec, results: dict[str, np.ndarray]) -> dict[str, fl
 
 
 def _ours(spec: Spec, variables: dict, mesh: Mesh, what: str) -> dict[str, _Alternative]:
-    """Ours, compiled, with each attention kernel that the model can have."""
+    """Our compiled alternatives, one for each attention kernel that the model can use."""
     batch = workload.draw_batch(spec)
     prepare = _our_forward if what == "forward" else _our_step
     options = {f"ours, {kernel}": {"attention_kernel": kernel} for kernel in spec.kernels}
     if "attention_kernel" not in models.default_options(spec.model):
-        options = {"ours": {}}  # without attention, or with one of its own
+        options = {"ours": {}}  # the model has no attention, or a special one
     elif len(options) == 1:
         options = {"ours": next(iter(options.values()))}
     alternatives = {}
@@ -203,7 +205,7 @@ def _our_forward(model, variables: dict, batch: dict, mesh: Mesh) -> _Alternativ
     apply = jax.jit(model.apply).lower(on_device, images).compile()
 
     def forward(times: int, *, norm: bool = False) -> np.ndarray:
-        del norm  # of a gradient
+        del norm  # a forward pass has no gradient
         for _ in range(times):
             logits = apply(on_device, images)
         return np.asarray(logits)
@@ -219,7 +221,7 @@ def _our_step(model, variables: dict, batch: dict, mesh: Mesh) -> _Alternative:
     advance = workload.make_advance(task, state, batch, mesh)
 
     def steps(times: int, *, norm: bool = False) -> np.ndarray:
-        del norm  # the step has it
+        del norm  # the step always returns it
         metrics = advance(times)[1]
         return np.array([metrics["loss"], metrics["grad_norm"]])
 
@@ -229,7 +231,7 @@ def _our_step(model, variables: dict, batch: dict, mesh: Mesh) -> _Alternative:
 def _timms(
     spec: Spec, model: models.Classifier, variables: dict, what: str, *, on_gpu: bool
 ) -> dict[str, _Alternative]:
-    """timm's, which compile when they are first called."""
+    """timm's alternatives, which compile when they are first called."""
     if not spec.timm:
         return {}
     reference = weights.timm_reference(spec.model, model, channels=3)

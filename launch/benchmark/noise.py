@@ -7,13 +7,13 @@ the matmul and, for the optimal Q, the loop of the published code. Each is measu
   forward   from x to X + QX
   backward  for the gradient of sum(w * (X + QX)) with respect to x, given w: only the pullback
 
-and so is a copy of x, which reads and writes each element once: no noise that changes x can be
-faster. With --torch, PyTorch's own roll is measured too, forward and on one device: as it is, and
-compiled. On a GPU, where starting a program takes longer than the noise of a small batch, a program
-applies each up to 32 times in a row, and a batch that fits in the GPU's cache stays there.
+A copy of x is measured as well. It reads and writes each element once, so no noise that changes x
+can be faster. With --torch, torch.roll is also measured, forward and on one device, both in eager
+mode and compiled. On a GPU, where launching a program takes longer than the noise of a small batch,
+a program applies each up to 32 times in a row; a batch that fits in the GPU's cache stays there.
 
-Printed: how many times as long as a copy the structured implementation takes, and how many times as
-long as that the others, in the same round, as median and quartiles.
+Printed: the time of the structured implementation divided by the time of a copy, and the times of
+the others divided by its time, in the same round, as median and quartiles.
 """
 
 import dataclasses
@@ -33,26 +33,26 @@ from pnoise_jax import noise, parallel
 from ..main import whole_numbers
 from . import measuring, report, torch_roll
 
-_K = flags.DEFINE_list("k", ["64", "256"], "Batch sizes: how many rows are mixed.")
+_K = flags.DEFINE_list("k", ["64", "256"], "Batch sizes: the numbers of rows that are mixed.")
 _SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens and features.")
-_DEVICES = flags.DEFINE_list("devices", ["1", "8"], "How many devices the rows are spread over.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices that share the rows.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of x.")
-flags.DEFINE_integer("rounds", 11, "How often each alternative is called.", lower_bound=1)
+flags.DEFINE_integer("rounds", 11, "Number of calls of each alternative.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
-flags.DEFINE_bool("torch", False, "Whether torch.roll is measured as well.")
+flags.DEFINE_bool("torch", False, "Also measure torch.roll.")
 _STRENGTH = 0.3  # of the cyclic shift
 _IN_A_ROW = 32  # at most, on a GPU
 _BYTES_IN_A_ROW = 2**30  # of x, at most, on a GPU
-_LOOP_LARGEST = 1024  # k of the loop, at most
-_LOOP_SECONDS = 3.0  # after which the loop, which is slow, takes part in no further rounds
+_LOOP_LARGEST = 1024  # the largest k of the loop
+_LOOP_SECONDS = 3.0  # the loop is slow, so it takes part in no further rounds after this time
 
 Function = Callable[[jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     ks: tuple[int, ...]
     shape: tuple[int, ...]
@@ -62,7 +62,7 @@ class Spec:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     measuring.keep_accelerators_free()
     if flags.FLAGS.torch and importlib.util.find_spec("torch") is None:
         raise ValueError("--torch: PyTorch is not installed (pip install torch)")
@@ -101,9 +101,9 @@ def _draw(k: int, spec: Spec, mesh: Mesh) -> jax.Array:
 def _measure(
     functions: dict[str, Function], x: jax.Array, spec: Spec, named: dict, *, rolls: bool
 ) -> dict:
-    """Compares what the functions return, then times them, a copy and perhaps torch.roll."""
+    """Compares the results of the functions, then times them, a copy and perhaps torch.roll."""
     in_a_row = measuring.in_a_row(max(1, min(_IN_A_ROW, _BYTES_IN_A_ROW // x.nbytes)))
-    # With each of its k - 1 additions the loop loses digits, in 16 bits more than is tolerated.
+    # Each of the loop's k - 1 additions loses digits; in 16 bits the sum exceeds the tolerance.
     exact = {"loop": x.astype(jnp.float32)}
     results = {
         name: measuring.compile_repeated(f, exact.get(name, x), 1)()
@@ -119,7 +119,7 @@ def _measure(
         roll = torch_roll.prepare(x, strength=_STRENGTH, compiled=compiled)
         results[name] = roll(1)
         calls[name] = functools.partial(roll, in_a_row)
-    # A part of the largest value, which for the optimal Q is far below 1.
+    # Relative to the largest value, which for the optimal Q is far below 1.
     tolerance = 1e-5 if spec.dtype == "float32" else 0.02
     tolerance *= float(jnp.abs(results["structured"]).max())
     what = ", ".join(f"{name}={value}" for name, value in named.items())
@@ -185,8 +185,8 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     title = (
         f"{devices} x {kind}, x (k, {', '.join(map(str, spec.shape))}) {spec.dtype}, "
         f"{spec.rounds} rounds\n"
-        "ms: of structured; / copy: its time / that of a copy; others: their time / its time; "
-        "median (quartiles)"
+        "ms: structured; / copy: its time / a copy's time; others: their time / its time; median "
+        "(quartiles)"
     )
     columns = ["k", "Q", "pass", "ms", "/ copy", *others]
     console.print(report.table(title, columns, rows))

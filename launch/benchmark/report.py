@@ -1,4 +1,4 @@
-"""What the benchmarks share around a measurement: checks of flags, tables, the JSON file."""
+"""Code that the benchmarks share around a measurement: checks of flags, tables, the JSON file."""
 
 import dataclasses
 import datetime
@@ -24,7 +24,7 @@ from pnoise_jax.terminal import create_console, printable
 from . import measuring
 
 _Spec = TypeVar("_Spec")
-_WIDE = 1000  # columns where the output is a file or a pipe, which cut nothing
+_WIDE = 1000  # columns if the output is a file or a pipe, so that no line is cut
 
 
 def run(
@@ -36,16 +36,16 @@ def run(
     devices: Sequence[int] = (1,),
     out: str | None,
 ) -> None:
-    """Measures each spec on each number of devices, prints and writes.
+    """Measures each spec on each number of devices, and prints and writes the results.
 
     Args:
-      benchmark: its name.
-      specs: what to measure: the flags, checked, in a dataclass; more than one where a flag lists
-        things that are measured one after another.
-      measure: takes a spec and a mesh; see `measuring.measure_on`.
+      benchmark: the name of the benchmark.
+      specs: what to measure: dataclasses of checked flags; more than one if a flag lists things
+        that are measured one after another.
+      measure: measures a spec on a mesh; see `measuring.measure_on`.
       show: prints the results of a spec on one number of devices.
       devices: the numbers of devices.
-      out: the JSON file; None for none.
+      out: the JSON file; None to write none.
     """
     console, where = start(out)
     results = []
@@ -61,15 +61,15 @@ def run(
 
 
 def spec_of(kind: type[_Spec], **checked: Any) -> _Spec:
-    """A dataclass of flags: each field is taken from ``checked``, or is the flag of its name."""
+    """Creates a dataclass of flags: a field is in ``checked``, or else the flag of its name."""
     names = [field.name for field in dataclasses.fields(cast("Any", kind))]
     return kind(**{n: checked[n] if n in checked else flags.FLAGS[n].value for n in names})
 
 
 def start(out: str | None) -> tuple[Console, dict[str, Any]]:
-    """A console, and where and when the measurement takes place.
+    """Returns a console, and where and when the measurement takes place.
 
-    The load average is read before anything is measured, so it is that of other programs.
+    The load average is read before anything is measured, so it is due to other programs.
 
     Raises:
       OSError: the file of --out exists or cannot be written.
@@ -104,7 +104,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> rich.table.T
 
 
 def say_agreement(console: Console, what: str, results: Iterable[dict[str, Any]]) -> None:
-    """Prints what was compared before timing, and the largest difference."""
+    """Prints the results that were compared before timing, and the largest difference."""
     largest = max((d for result in results for d in result["difference"].values()), default=None)
     if largest is not None:
         console.print(f"before timing, {what} agreed; largest difference {largest:.2g}\n")
@@ -132,7 +132,7 @@ def write(file: str | None, console: Console, content: dict[str, Any]) -> None:
     """Writes JSON to a new file, if one is named; prints it if that fails.
 
     Raises:
-      OSError: the file exists by now, or cannot be written.
+      OSError: the file exists meanwhile, or cannot be written.
     """
     if file is None:
         return
@@ -144,7 +144,7 @@ def write(file: str | None, console: Console, content: dict[str, Any]) -> None:
         console.print(text, soft_wrap=True)
         raise OSError(
             f"--out={file} cannot be written ({error.strerror or error}): its content is printed "
-            "above instead"
+            "above"
         ) from error
     console.print(f"wrote {printable(str(path))}", soft_wrap=True)
 
@@ -161,13 +161,13 @@ def _require_writable(file: str | None) -> None:
             "remove it"
         )
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"--out={file}: {path.parent} does not exist; make it first")
+        raise FileNotFoundError(f"--out={file}: {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"--out={file} cannot be written; choose another place")
 
 
 def require_known(flag: str, value: str, known: Iterable[str]) -> None:
-    """Raises ValueError, with near names, unless value is known."""
+    """Raises ValueError, with similar names, unless the value is known."""
     known = list(known)
     if value not in known:
         raise ValueError(f"--{flag}={value} is unknown{did_you_mean(value, known)}")
@@ -180,7 +180,7 @@ def require_some(flag: str, values: Sequence[str], known: Iterable[str]) -> None
 
 
 def require_preset(value: str) -> None:
-    """Raises ValueError, with near names, unless --preset is one of `noise.PRESETS`."""
+    """Raises ValueError, with similar names, unless --preset is one of `noise.PRESETS`."""
     if value in noise.RETIRED_PRESETS:
         raise ValueError(f"--preset={value}: {noise.RETIRED_PRESETS[value].reason}")
     require_known("preset", value, noise.PRESETS)

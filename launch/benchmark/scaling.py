@@ -1,22 +1,22 @@
-"""What devices and hosts add to the work: python -m launch.benchmark scaling [--flags]
+"""The work that more devices and hosts add: python -m launch.benchmark scaling [--flags]
 
-Measured: the CPU seconds of all threads, as the devices and hosts are those of one machine and
-share its cores,
+Measured: the CPU seconds of all threads, because all devices and hosts are on one machine and share
+its cores,
 
-  plain step, noisy step  for a training step of a small ViT on some devices, with a constant batch
-                          on each of them; the noise is X + QX over the whole batch, a cyclic
+  plain step, noisy step  of a training step of a small ViT on several devices, with a constant
+                          batch per device; the noise is X + QX over the whole batch, a cyclic
                           shift, at the last block
-  input                   per image, for training batches with RandomResizedCrop and a flip when
-                          several hosts read their shares, with a constant batch for each of them
+  input                   per image, of training batches with RandomResizedCrop and a flip, if
+                          several hosts read their shares, with a constant batch per host
 
 The hosts are the shares that the pipeline gives to process 0, 1, ... of several. One process reads
 them one after another, each in its own stream. All numbers of hosts read the same crops of the same
 generated JPEGs, in the same number of streams.
 
 Printed: the time of a step divided by the number of devices and by the time on one device, and the
-time per image divided by that with one host, in the same round, as median and quartiles. Where
-nothing is added, a ratio is 1. XLA compiles a step for one device differently, as there is nothing
-to exchange, so compare the ratios of several devices with each other, too.
+time per image divided by the time per image with one host, in the same round, as median and
+quartiles. If nothing is added, a ratio is 1. XLA compiles a step for one device differently, as
+there is nothing to exchange, so also compare the ratios of several devices with each other.
 """
 
 import dataclasses
@@ -40,26 +40,26 @@ from . import input_pipelines, measuring, report
 from .input_pipelines import Pipeline
 from .workload import SmallStep
 
-_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "How many devices make a step.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "Numbers of devices of a step.")
 flags.DEFINE_integer("batch_size", 8, "Examples of a step on each device.", lower_bound=2)
 flags.DEFINE_integer("image_size", 64, "Side of the step's images; a multiple of 8.", lower_bound=8)
 flags.DEFINE_integer("dim", 128, "Features of a token; a multiple of 32.", lower_bound=32)
 flags.DEFINE_integer("depth", 4, "Number of blocks.", lower_bound=1)
-_HOSTS = flags.DEFINE_list("hosts", ["1", "2", "4", "8"], "How many hosts read.")
-flags.DEFINE_integer("images", 512, "How many JPEGs are generated.", lower_bound=1)
-flags.DEFINE_integer("images_per_host", 16, "Images of a host's batch.", lower_bound=1)
-flags.DEFINE_integer("rounds", 7, "How often each is measured.", lower_bound=1)
+_HOSTS = flags.DEFINE_list("hosts", ["1", "2", "4", "8"], "Numbers of hosts that read.")
+flags.DEFINE_integer("images", 512, "Number of JPEGs to generate.", lower_bound=1)
+flags.DEFINE_integer("images_per_host", 16, "Images in a host's batch.", lower_bound=1)
+flags.DEFINE_integer("rounds", 7, "Number of measurements.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
-_CROP, _THREADS = 224, 2  # pixels; of a host
+_CROP, _THREADS = 224, 2  # pixels; per host
 _NOISE = {"preset": "paper_vit", "implementation": "structured", "train": True, "layer": "last"}
 
-_Key = TypeVar("_Key")  # tells what is measured
+_Key = TypeVar("_Key")  # identifies a measurement
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     devices: tuple[int, ...]
     batch_size: int
@@ -77,18 +77,18 @@ class Spec:
 
     @property
     def streams(self) -> int:
-        """In how many streams all images are read: one for each host, or several."""
+        """The number of streams in which all images are read: one or several per host."""
         return math.lcm(*self.hosts)
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     devices = whole_numbers("devices", _DEVICES.value, minimum=1)
     hosts = whole_numbers("hosts", _HOSTS.value, minimum=1)
     for flag, counts in (("devices", devices), ("hosts", hosts)):
         if 1 not in counts:
             given = ",".join(map(str, counts))
-            raise ValueError(f"--{flag}={given}: give 1, too, which the others are compared with")
+            raise ValueError(f"--{flag}={given}: add 1, which the others are compared with")
     spec = report.spec_of(Spec, devices=devices, hosts=hosts)
     spec.step(1)
     report.require_multiple("images", spec.images, spec.streams * spec.images_per_host)
@@ -145,7 +145,8 @@ def _measure_input(spec: Spec) -> list[dict]:
 def _share_out(spec: Spec, data_dir: Path, hosts: int) -> Pipeline:
     """All images once: the shares of all hosts, one after another.
 
-    A host's share is split into as many streams as make up the same number for all.
+    A host's share is split into so many streams that their total is the same for any number of
+    hosts.
     """
     each = spec.streams // hosts
     steps = spec.images // spec.streams // spec.images_per_host
@@ -168,7 +169,7 @@ def _share_out(spec: Spec, data_dir: Path, hosts: int) -> Pipeline:
 
 
 def _mean_pixel(pipeline: Pipeline) -> np.ndarray:
-    """Of all batches, from 0 to 255."""
+    """The mean pixel of all batches, from 0 to 255."""
     return np.array([batch.mean(dtype=np.float64) for batch in pipeline()]).mean(keepdims=True)
 
 
@@ -180,7 +181,7 @@ def _interleave(calls: Mapping[_Key, Callable[[], object]], rounds: int) -> dict
 
 
 def _compare(taken: Sequence[float], reference: Sequence[float], *, work: int = 1) -> dict:
-    """CPU seconds, and their ratios to those of `work` times the reference's in each round."""
+    """CPU seconds, and their ratios to `work` times the reference's seconds in each round."""
     ratios = [a / (work * b) for a, b in zip(taken, reference, strict=True)]
     return {
         "cpu_seconds": measuring.spread(taken),

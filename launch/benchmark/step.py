@@ -4,13 +4,13 @@ Measured: the wall-clock seconds of one training step, compiled and with its sta
 training loop, on a batch that is already on the devices. The model has no injection ("plain"), or
 the noise of a preset at its last layer, structured and as a matmul, or noise at one of --sites:
 image (Gaussian, on pixels), weights (Gaussian, on all kernels), fgsm, and pgd with 3 steps. The
-site denoising is a step of the denoising task with its default decoder, and "denoising/encoder" the
-same without the decoder: the encoder's map alone, forward and backward. Each of --noises is
-measured at the last layer and at every layer.
+site denoising is a step of the denoising task with its default decoder, and "denoising/encoder" is
+the same step without the decoder: the encoder's map alone, forward and backward. Each of --noises
+is measured at the last layer and at every layer.
 
-Printed: how many times as long as the plain step of the same round each takes, as median and
+Printed: each step's time divided by the plain step's time in the same round, as median and
 quartiles; the median of the same ratio for CPU time, which other programs affect less; the goal;
-and the memory for what lies between arguments and results, by the compiler's account.
+and the memory for intermediate values, according to the compiler.
 """
 
 import dataclasses
@@ -33,7 +33,8 @@ from ..main import whole_numbers
 from . import measuring, report, workload
 
 _PGD_STEPS = 3
-GOALS = {"image": 1.02, "weights": 1.03, "fgsm": 2.2, "pgd": _PGD_STEPS + 1.3}  # ratios at most
+# Upper bounds of the ratios.
+GOALS = {"image": 1.02, "weights": 1.03, "fgsm": 2.2, "pgd": _PGD_STEPS + 1.3}
 SITES = (*GOALS, "denoising")
 
 flags.DEFINE_string("model", "vit_ti_16", "The model; see models.list_models().")
@@ -45,30 +46,31 @@ flags.DEFINE_integer(
 _PRESETS = flags.DEFINE_list(
     "preset", ["paper_vit", "optimal_published"], "Names of noise.PRESETS."
 )
-_SITES = flags.DEFINE_list("sites", list(SITES), "Noise outside the latent to compare as well.")
+_SITES = flags.DEFINE_list("sites", list(SITES), "Sites of noise outside the latent to compare.")
 NOISES: dict[str, noise.Noise] = {
     "cyclic_shift": noise.LinearTransform(noise.CyclicShift(0.3)),
     "optimal": noise.LinearTransform(noise.Optimal()),
     "gaussian": noise.Gaussian(std=0.1),
     "salt_and_pepper": noise.SaltAndPepper(0.05),
 }
-_PLACES = {"last": 1.01, "every": 1.03}  # ratios at most; drawn noise has no goal at the last layer
+# Upper bounds of the ratios; drawn noise has no goal at the last layer.
+_PLACES = {"last": 1.01, "every": 1.03}
 _NOISES = flags.DEFINE_list("noises", [], f"Noises to compare, of {', '.join(NOISES)}.")
-_DEVICES = flags.DEFINE_list("devices", ["1"], "How many devices the batch is spread over.")
+_DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices that share the batch.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.")
 flags.DEFINE_integer(
     "steps",
     None,
-    "How many in a row are timed at once; by default 5 on a GPU, else 1.",
+    "Number of steps in a row to time at once; default: 5 on a GPU, otherwise 1.",
     lower_bound=1,
 )
-flags.DEFINE_integer("rounds", 12, "How many steps of each alternative are timed.", lower_bound=1)
+flags.DEFINE_integer("rounds", 12, "Number of timings of each alternative.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     model: str
     image_size: int
@@ -83,7 +85,7 @@ class Spec:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     measuring.keep_accelerators_free()
     devices = whole_numbers("devices", _DEVICES.value, minimum=1)
     if not _PRESETS.value and not _NOISES.value:
@@ -106,7 +108,10 @@ def main() -> None:
 
 
 def injections(spec: Spec) -> dict[str, noise.Injection | None]:
-    """What is compared: "plain", then each preset at the last layer, and each noise, twice."""
+    """The injections to compare: "plain", then each preset, and each noise at two places.
+
+    Presets are at the last layer, structured and as a matmul.
+    """
     compared: dict[str, noise.Injection | None] = {"plain": None}
     for preset in spec.presets:
         for implementation in ("structured", "matmul"):
@@ -124,7 +129,7 @@ def injections(spec: Spec) -> dict[str, noise.Injection | None]:
 
 
 def tasks(spec: Spec) -> dict[str, training.Task]:
-    """All alternatives: those of `injections`, and the sites."""
+    """All alternatives: one task for each of `injections` and each site."""
     compared: dict[str, training.Task] = {
         name: training.Classification(model=_create_model(spec, injection))
         for name, injection in injections(spec).items()
@@ -187,7 +192,7 @@ def _prepare(spec: Spec, mesh: Mesh) -> dict[str, workload.Advance]:
 
     def prepare(task: training.Task) -> workload.Advance:
         start = state
-        if isinstance(task, Denoising):  # its parameters are others
+        if isinstance(task, Denoising):  # it has other parameters
             start = workload.create_state(task, spec.image_size, mesh)
         return workload.make_advance(task, start, batch, mesh)
 
@@ -220,7 +225,7 @@ def _time(spec: Spec, advances: dict[str, workload.Advance]) -> list[dict]:
 
 
 def _goals(names: Iterable[str]) -> dict[str, float]:
-    """What the ratio of each alternative should be at most, where there is a goal."""
+    """The upper bound of each alternative's ratio, if it has a goal."""
     goals = dict(GOALS)
     for name in names:
         drawn, place = name.rpartition(", ")[::2]

@@ -1,13 +1,14 @@
-"""Speed of training runs together, by vmap: python -m launch.benchmark sweep [--flags]
+"""Speed of training several runs at once, with vmap: python -m launch.benchmark sweep [--flags]
 
 Measured: the wall-clock seconds of one training step of each of several runs of
 configs/digits_vit.py that differ in their seed, on batches that are already on the device. Either a
 compiled step that all runs share is called for one run after another ("sequential"), or one program
-makes the step of all of them ("together"). The time to compile is that of the first call minus that
-of a later one. On a GPU, each is called 5 times in a row, because a run does not wait for a step.
+makes the step of all of them ("together"). The compile time is the time of the first call minus the
+time of a later one. On a GPU, each is called 5 times in a row, because a run does not wait for a
+step.
 
 Printed: the time together divided by the sequential time in the same round, as median and
-quartiles; the same for CPU time; and the ratio of the medians for whole runs, with compiling.
+quartiles; the same for CPU time; and the ratio of the medians for whole runs, including compiling.
 """
 
 import dataclasses
@@ -25,17 +26,17 @@ from pnoise_jax.training import open_together, start_together
 from ..main import built_in_config, whole_numbers
 from . import measuring, report
 
-_RUNS = flags.DEFINE_list("runs", ["5"], "How many runs are trained.")
+_RUNS = flags.DEFINE_list("runs", ["5"], "Numbers of runs to train.")
 flags.DEFINE_integer("batch_size", 50, "Examples per step of a run.", lower_bound=2)
 flags.DEFINE_string("preset", None, "Train with the noise of this preset; its strength is traced.")
-flags.DEFINE_integer("rounds", 12, "How many steps of each alternative are timed.", lower_bound=1)
+flags.DEFINE_integer("rounds", 12, "Number of timings of each alternative.", lower_bound=1)
 _IN_A_ROW = 5  # steps of all runs, on a GPU
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, after they were checked."""
+    """What to measure: the checked flags."""
 
     runs: tuple[int, ...]
     batch_size: int
@@ -44,7 +45,7 @@ class Spec:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, and prints and writes the results."""
     measuring.keep_accelerators_free()
     spec = report.spec_of(Spec, runs=whole_numbers("runs", _RUNS.value, minimum=2))
     if spec.preset is not None:
@@ -75,7 +76,8 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
     for name, start in (("sequential", _sequential), ("together", _together)):
         calls[name] = start(experiments, mesh)
         seconds = []
-        for _ in range(3):  # the first has no learning rate, the third sees what the second did
+        # The learning rate of the first step is 0, so only the third shows the second's update.
+        for _ in range(3):
             began = time.perf_counter()
             third[name] = jax.block_until_ready(calls[name]())
             seconds.append(time.perf_counter() - began)
@@ -101,7 +103,7 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
 
 
 def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
-    """A call that makes a step of each run, one after another, and returns their metrics."""
+    """A function that makes a step of each run, one after another, and returns their metrics."""
     program = training.create_program(experiments[0], mesh, any_strength=True)
     states = [program.create(jax.random.key(experiment.config.seed)) for experiment in experiments]
     constants = [program.constants(experiment) for experiment in experiments]
@@ -123,7 +125,7 @@ def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
 
 
 def _together(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
-    """A call that makes a step of all runs by one program, and returns their metrics."""
+    """A function that makes a step of all runs in one program, and returns their metrics."""
     program = training.create_program(experiments[0], mesh, any_strength=True, together=True)
     states, constants = start_together(experiments, program)
     with open_together(experiments) as batches:

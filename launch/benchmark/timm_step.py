@@ -1,4 +1,4 @@
-"""timm's part of launch.benchmark models: the forward pass and training step in PyTorch."""
+"""timm's forward pass and training step in PyTorch, for launch.benchmark models."""
 
 import functools
 import os
@@ -22,24 +22,24 @@ def prepare(
     compiled: bool = False,
     gpu: bool = False,
 ) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
-    """Calls that make forward passes and training steps, as many in a row as they are told.
+    """Returns functions that make forward passes and training steps, several in a row.
 
     The first returns logits (batch, classes), the second the loss of its last step, and with
-    ``norm=True`` also the norm of its gradient, (1,) or (2,). Each model is made when its call is
-    first used.
+    ``norm=True`` also the norm of its gradient, (1,) or (2,). Each model is created when its
+    function is first called.
 
     Args:
-      name, arguments: of `timm.create_model`.
+      name, arguments: arguments of `timm.create_model`.
       state: the state dict, loaded strictly.
       batch: "image" uint8 (batch, height, width, channels), "label" int32 (batch,).
-      learning_rate, weight_decay: of AdamW.
-      bfloat16: whether both run under `torch.autocast`, as timm's --amp-dtype bfloat16.
-      compiled: by `torch.compile` with its defaults, as timm's scripts do with --torchcompile; the
-        first call of each then takes minutes.
-      gpu: whether they run on the first GPU, in channels-last layout and with what PyTorch has for
-        speed there: cuDNN's search for algorithms, TF32, and the fused AdamW.
+      learning_rate, weight_decay: options of AdamW.
+      bfloat16: whether both run under `torch.autocast`, as with timm's --amp-dtype bfloat16.
+      compiled: whether to use `torch.compile` with its defaults, as timm's scripts do with
+        --torchcompile; the first call of each function then takes minutes.
+      gpu: whether they run on the first GPU, in channels-last layout and with PyTorch's options for
+        speed: cuDNN's search for algorithms, TF32, and the fused AdamW.
     """
-    # The extra "benchmark" has them.
+    # The extra "benchmark" installs them.
     import timm  # pyright: ignore[reportMissingImports]
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -87,7 +87,7 @@ def prepare(
 
     @torch.inference_mode()
     def forward(times: int, *, norm: bool = False) -> np.ndarray:
-        del norm  # of a gradient
+        del norm  # a forward pass has no gradient
         model, normalised = evaluated()
         for _ in range(times):
             with autocast():
@@ -112,9 +112,9 @@ def prepare(
 
 
 def peak_memory(call: Callable[[], Any]) -> int:
-    """The bytes on the GPU at the peak of a call, what lies there before it included.
+    """The bytes on the GPU at the peak of a call, including what was allocated before it.
 
-    Memory that PyTorch keeps for itself but does not use is given back before and after it.
+    Memory that PyTorch caches but does not use is released before and after the call.
     """
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -140,7 +140,7 @@ def require_gpu() -> None:
 def require_compiler() -> None:
     """Raises ValueError if there is no compiler that torch.compile would find.
 
-    It translates models for a CPU into C++, and calls compiled kernels of a GPU from C.
+    torch.compile translates models for a CPU into C++, and calls GPU kernels from compiled C.
     """
     named = shlex.split(os.environ.get("CXX", ""))  # such as "ccache g++"
     names = named[:1] or ["g++", "clang++"]

@@ -1,4 +1,4 @@
-"""PyTorch's part of launch.benchmark noise: the cyclic shift as torch.roll."""
+"""The cyclic shift as PyTorch's torch.roll, for launch.benchmark noise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +7,14 @@ import jax
 
 
 def prepare(x: jax.Array, *, strength: float, compiled: bool) -> Callable[[int], Any]:
-    """A call that applies ``(1 - strength) x + strength roll(x)`` as often as it is told.
+    """Returns a function that applies ``(1 - strength) x + strength roll(x)`` a number of times.
 
-    Each is applied to what the last returned; the call waits for the end and returns the result.
+    Each application uses the previous result; the function waits for the last one and returns it.
 
     Args:
-      x: (k, ...), on one device; PyTorch gets the same memory.
-      strength: of the shift.
-      compiled: by `torch.compile`, when first called.
+      x: (k, ...), on one device; PyTorch uses the same memory.
+      strength: the strength of the shift.
+      compiled: whether `torch.compile` compiles it on the first call.
     """
     import torch  # pyright: ignore[reportMissingImports]
 

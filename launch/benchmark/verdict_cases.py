@@ -1,8 +1,8 @@
-"""Functions of a batch for which it is known what an audit should say.
+"""Functions of a batch for which the right verdict of an audit is known.
 
-Examples are class prototypes with Gaussian noise; some have nuisances as well, which do not depend
-on the class. A case draws its examples and returns two functions, the clean one and the one that is
-audited. The right answer is the same for all draws.
+Examples are class prototypes with Gaussian noise; some also have nuisances, which do not depend on
+the class. A case draws its examples and returns two functions, the audited one and the clean one.
+The right verdict is the same for all draws.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ class Setting:
     Attributes:
       n: approximate number of examples.
       classes: number of classes.
-      batch_size: of the audit.
+      batch_size: the batch size of the audit.
       noise: standard deviation of the noise on the prototypes, which have norm 1.
-      imbalance: 0 if all classes have the same size; else the share of the largest class.
-      seed: of the draw.
+      imbalance: 0 if all classes have the same size; otherwise the share of the largest class.
+      seed: the seed of the draw.
     """
 
     n: int
@@ -40,12 +40,13 @@ class Case:
     """A kind of function with a known truth.
 
     Attributes:
-      name: in words.
+      name: a description for the reader.
       draw: maps a setting to inputs (n, features), labels (n,), the audited function and the clean
         one.
-      leaks: whether accuracy is higher in class order because the labels of batch mates are read.
-      order: whether the order of the files matters in itself.
-      depends: whether predictions depend on the batch at all.
+      leaks: whether accuracy is higher in class order because the function reads the labels of
+        batch mates.
+      order: whether the order of the files itself matters.
+      depends: whether predictions depend on the batch.
     """
 
     name: str
@@ -66,7 +67,7 @@ def draw_labels(setting: Setting, generator: np.random.Generator) -> np.ndarray:
 
 
 def prototypes(setting: Setting) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-    """Inputs (n, classes), labels (n,), and a generator for what else a case draws."""
+    """Inputs (n, classes), labels (n,), and a generator for anything else that a case draws."""
     generator = np.random.default_rng(setting.seed)
     labels = draw_labels(setting, generator)
     x = np.eye(setting.classes)[labels]
@@ -78,7 +79,7 @@ def identity(x: np.ndarray) -> np.ndarray:
 
 
 def _mixing(strength: float, mix: Function) -> Callable:
-    """A part of each output is a mixture of the batch's outputs."""
+    """A case in which a part of each output is a mixture of the batch's outputs."""
 
     def draw(setting: Setting):
         x, labels, _ = prototypes(setting)
@@ -96,7 +97,7 @@ def _mean(b: np.ndarray) -> np.ndarray:
 
 
 def _attention(b: np.ndarray) -> np.ndarray:
-    """Over the batch, as after a wrong reshape."""
+    """Attention over the batch, as after a wrong reshape."""
     return special.softmax(2 * b @ b.T, axis=1) @ b
 
 
@@ -130,26 +131,26 @@ def _better_by_itself(setting: Setting):
 
 
 def _batch_temperature(setting: Setting):
-    """Logits divided by their deviation over the batch, which changes only the confidence."""
+    """Logits divided by their standard deviation over the batch: only the confidence changes."""
     x, labels, _ = prototypes(setting)
     return x, labels, lambda b: b / (b.std() + 1e-3), identity
 
 
 def _nuisance(runs: bool, pooled: bool) -> Callable:
-    """A bias on the logits, which a noisy sensor measures and the function subtracts.
+    """A case with a bias on the logits, which a noisy sensor measures and the function subtracts.
 
     Args:
-      runs: whether consecutive files share the bias, like those of one writer or camera.
+      runs: whether consecutive files share the bias, like the files of one writer or camera.
       pooled: whether the readings of the sensor are averaged over the batch.
     """
 
     def draw(setting: Setting):
         x, labels, generator = prototypes(setting)
-        within = np.empty(len(labels), int)  # the number of each file in its class
+        within = np.empty(len(labels), int)  # the index of each file within its class
         for c in range(setting.classes):
             members = np.flatnonzero(labels == c)
             within[members] = np.arange(len(members))
-        if runs:  # the same writers, or cameras, in all classes
+        if runs:  # all classes have the same writers or cameras
             bias = generator.normal(0, 2, len(labels))[within // setting.batch_size]
         else:
             bias = generator.normal(0, 2, len(labels))
@@ -179,7 +180,7 @@ def _masked(setting: Setting):
 
 
 def _batch_norm(setting: Setting):
-    """Logits standardised by the batch, as in training mode; the clean function by all examples."""
+    """Logits standardised over the batch, as in training mode; the clean ones over all examples."""
     x, labels, _ = prototypes(setting)
     mean, std = x.mean(axis=0), x.std(axis=0)
 

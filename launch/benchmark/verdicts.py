@@ -10,7 +10,7 @@ difficulty, class balance and seeds:
                     order matters
   seen              labels leak and the verdict says so, by the number of examples
 
-Printed: for each function the share of each kind of verdict, and these rates.
+Printed: the share of each kind of verdict for each function, and these rates.
 """
 
 import collections
@@ -29,25 +29,25 @@ from . import report
 from .verdict_cases import CASES, Case, Setting, draw_setting
 
 _AUDITS = flags.DEFINE_integer(
-    "audits", 1000, "How many audits of each function are simulated.", lower_bound=1
+    "audits", 1000, "Number of simulated audits of each function.", lower_bound=1
 )
 _PROCESSES = flags.DEFINE_integer(
-    "processes", 1, "How many audits run at the same time.", lower_bound=1
+    "processes", 1, "Number of audits that run at the same time.", lower_bound=1
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file for all counts.")
 
 ALL_CLEAR = ("independent", "no_effect", "honest_gain")
 SIZES = (60, 120, 300, 1000)  # numbers of examples for which "seen" is measured
-CHUNK = 50  # audits that a process is given at a time
+CHUNK = 50  # audits that a process receives at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One audit.
+    """The outcome of one audit.
 
     Attributes:
       case: the number of the function in `CASES`.
-      kinds: of the verdict.
+      kinds: the kinds of the verdict.
     """
 
     case: int
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def main() -> None:
-    """Simulates, prints and writes."""
+    """Simulates audits, and prints and writes the rates."""
     console, where = report.start(_OUT.value)
     any_size = simulate(_AUDITS.value, seed=0, processes=_PROCESSES.value)
     rows = [rates(case, any_size[number]) for number, case in enumerate(CASES)]
@@ -94,11 +94,11 @@ def simulate(
     """The outcomes of each function, by its number in `CASES`.
 
     Args:
-      audits: of each function.
-      seed: of the settings.
-      processes: how many audits run at the same time.
-      n: number of examples; None draws that as well.
-      cases: numbers of functions; None takes all.
+      audits: the number of audits of each function.
+      seed: the seed of the settings.
+      processes: the number of audits that run at the same time.
+      n: the number of examples; None draws it too.
+      cases: the numbers of the functions in `CASES`; None uses all.
     """
     chosen = range(len(CASES)) if cases is None else cases
     generator = np.random.default_rng(seed)
@@ -183,7 +183,7 @@ def _errors_table(rows: list[dict[str, Any]]):
 def _seen_table(seen: dict[str, dict[int, float]]):
     sizes = list(next(iter(seen.values())))
     lines = [[name, *(f"{by_size[n]:.0f}" for n in sizes)] for name, by_size in seen.items()]
-    title = "leaks that are called so, percent of audits, by the number of examples"
+    title = "leaks that the verdict calls a leak, percent of audits, by the number of examples"
     return report.table(title, ["function", *map(str, sizes)], lines)
 
 

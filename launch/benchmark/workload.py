@@ -1,4 +1,4 @@
-"""What is measured: models, batches of random images, training steps, audits."""
+"""The workloads to measure: models, batches of random images, training steps, audits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ PIXELS: dict[str, Any] = {"mean": (0.5,), "std": (0.5,)}
 FAMILIES = ("vit_ti_16", "vit_little_16_reg4", "deit_ti_16_distilled", "beit_b_16", "swin_t")
 FAMILIES += ("swinv2_t", "convit_ti", "davit_t", "maxvit_t", "resnet18")
 
-_PATCH, _HEAD_DIM, _CLASSES = 8, 32, 10  # of small steps
+_PATCH, _HEAD_DIM, _CLASSES = 8, 32, 10  # for `SmallStep`
 
 
 def create_model(spec: Any, **options: Any) -> Classifier:
-    """The model of a spec, which has a model, an image size and perhaps a depth.
+    """Creates the model of a spec, which has a model, an image size and perhaps a depth.
 
     Raises:
-      ValueError: there is no such model, or it refuses an option; the flags are named.
+      ValueError: there is no such model, or it refuses an option; the message names the flags.
     """
     report.require_known("model", spec.model, models.list_models())
     depth = getattr(spec, "depth", None)
@@ -56,7 +56,7 @@ def abstract_variables(model: Classifier, image_size: int) -> Any:
 
 
 def draw_variables(model: Classifier, image_size: int) -> dict:
-    """Random values for all variables, so that a difference shows in the logits."""
+    """Random values for all variables, so that any difference shows in the logits."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -80,7 +80,7 @@ def audited_labels(examples: int) -> np.ndarray:
 
 
 def audited_dataset(examples: int, image_size: int) -> data.Dataset:
-    """Random images, as many of each class."""
+    """Random images, with the same number in each class, or one more."""
     shape = (image_size, image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, (examples, *shape), np.uint8)
     labels = audited_labels(examples)
@@ -95,7 +95,7 @@ def run_audit(
     mesh: Mesh,
 ) -> leak.Measurements:
     """Audits the model's noise: all orders, the checks of batches and the interventions."""
-    assert model.injection is not None, "an audit is of noise"
+    assert model.injection is not None, "an audit needs noise"
     audited = leak.AuditedNoise.of(model.injection, model.num_layers)
     subject = leak.AuditedModel(
         model, variables, dataset, noises=(audited,), seed=0, mesh=mesh, **PIXELS
@@ -105,14 +105,14 @@ def run_audit(
 
 
 def peak_memory(compiled: Any) -> int:
-    """Bytes on a device at the peak of a compiled program, by the compiler's account."""
+    """Bytes on a device at the peak of a compiled program, according to the compiler."""
     needs = compiled.memory_analysis()
     sizes = needs.argument_size_in_bytes + needs.output_size_in_bytes + needs.temp_size_in_bytes
     return sizes - needs.alias_size_in_bytes
 
 
 def draw_batch(spec: Any, *, classes: int = 1000, seed: int = 1) -> dict[str, np.ndarray]:
-    """Random images, uint8, and labels, of a spec's batch and image size."""
+    """Random images, uint8, and labels, for a spec's batch and image size."""
     rng = np.random.default_rng(seed)
     shape = (spec.batch_size, spec.image_size, spec.image_size, 3)
     return {
@@ -122,7 +122,7 @@ def draw_batch(spec: Any, *, classes: int = 1000, seed: int = 1) -> dict[str, np
 
 
 def create_optimizer() -> optax.GradientTransformation:
-    """The default config's, at a constant rate."""
+    """The default config's optimizer, at a constant learning rate."""
     return optimizers.create_optimizer(training.default_config().optimizer, lambda _: LEARNING_RATE)
 
 
@@ -136,10 +136,10 @@ def create_state(
     """The state before the first step, on every device.
 
     Args:
-      task: what is trained.
+      task: the task.
       image_size: side of its images, pixels.
       mesh: the devices.
-      imported: variables by path, in place of random ones.
+      imported: variables by path, instead of random ones.
     """
 
     def create(key: jax.Array) -> training.TrainState:
@@ -152,12 +152,13 @@ def create_state(
 
 @dataclasses.dataclass
 class Advance:
-    """A call makes the next training step, or as many as it is told, always on the same batch.
+    """A callable that makes the next training steps, always on the same batch.
 
     Attributes:
-      step: compiled; it takes the state, which it may reuse, the batch and a key.
-      state: of the last step.
-      batch, key: what every step takes.
+      step: the compiled step; its arguments are the state, whose buffers it may reuse, the batch
+        and a key.
+      state: the state after the last step.
+      batch, key: the other arguments of every step.
     """
 
     step: Any
@@ -172,19 +173,19 @@ class Advance:
 
     @property
     def memory(self) -> int:
-        """What the step needs beside its arguments and results, bytes on a device."""
+        """The bytes on a device that the step needs in addition to its arguments and results."""
         return self.step.memory_analysis().temp_size_in_bytes
 
     @property
     def flops(self) -> float:
-        """Of a step on a device, by the compiler's account."""
+        """The FLOPs of a step on a device, according to the compiler."""
         return self.step.cost_analysis()["flops"]
 
 
 def make_advance(
     task: training.Task, state: training.TrainState, batch: Mapping[str, jax.Array], mesh: Mesh
 ) -> Advance:
-    """Compiles the task's training step, to be called on a copy of the state."""
+    """Compiles the task's training step and returns an `Advance` with a copy of the state."""
     step: Any = training.jit_train_step(training.make_train_step(task, create_optimizer()), mesh)
     key = parallel.random_key(0, mesh)
     compiled = step.lower(state, batch, key).compile()
@@ -202,7 +203,7 @@ class SmallStep:
       depth: number of blocks.
 
     Raises:
-      ValueError: patches or heads do not fit; the flag is named.
+      ValueError: patches or heads do not fit; the message names the flag.
     """
 
     batch_size: int
@@ -216,11 +217,11 @@ class SmallStep:
 
     @property
     def tokens(self) -> int:
-        """Of an image: its patches and the class token."""
+        """The number of tokens of an image: its patches and the class token."""
         return (self.image_size // _PATCH) ** 2 + 1
 
     def make_advance(self, mesh: Mesh, *, injection: noise.Injection | None = None) -> Advance:
-        """Compiles the step, and makes two of them."""
+        """Compiles the step, and runs it twice."""
         model = models.create_model(
             "vit_ti_16",
             image_size=self.image_size,

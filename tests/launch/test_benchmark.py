@@ -457,7 +457,7 @@ def test_checkpoints_are_measured(tmp_path):
     sizes = ("--models=vit_ti_16", "--image_size=32", "--batch_size=4", "--rounds=2")
     done = run("checkpoint", *sizes, "--devices=2", "--fsdp=2", f"--dir={tmp_path}", f"--out={out}")
     assert done.returncode == 0, done.stderr
-    assert "A checkpoint every 15 minutes holds up the training for" in done.stdout
+    assert "A checkpoint every 15 minutes delays the training by" in done.stdout
     (result,) = json.loads(out.read_text())["results"]
     assert result["bytes"] > 3 * 4 * 5_500_000  # parameters and two moments, float32
     for spread in result["seconds"].values():
@@ -473,7 +473,7 @@ def test_checkpoints_are_measured(tmp_path):
     [
         ("--models=vit_tiny", "--models=vit_tiny is unknown"),
         ("--fsdp=2", "fsdp=2 does not divide the 1 devices: choose one of 1"),
-        ("--dir=/nowhere", "--dir=/nowhere is not a directory; make it first"),
+        ("--dir=/nowhere", "--dir=/nowhere is not a directory; create it first"),
     ],
 )
 def test_bad_flags_of_checkpoint_are_named(flag, message):
