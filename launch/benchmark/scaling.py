@@ -88,7 +88,7 @@ def main() -> None:
     for flag, counts in (("devices", devices), ("hosts", hosts)):
         if 1 not in counts:
             given = ",".join(map(str, counts))
-            raise ValueError(f"--{flag}={given}: add 1, which the others are compared with")
+            raise ValueError(f"--{flag}={given}: give 1 too, as the others are compared with it")
     spec = report.spec_of(Spec, devices=devices, hosts=hosts)
     spec.step(1)
     report.require_multiple("images", spec.images, spec.streams * spec.images_per_host)
