@@ -40,8 +40,8 @@ _STRENGTHS = flags.DEFINE_list(
 _BATCH_SIZES = flags.DEFINE_list(
     "batch_sizes",
     None,
-    "Batch sizes; the verdict is about the first. Default: those of 10, 50 and 100 that the "
-    "classes allow.",
+    "Batch sizes; the verdict on a noise is about the size at which it is most serious. Default: "
+    "those of 10, 50 and 100 that the classes allow.",
 )
 _MIXED = flags.DEFINE_bool(
     "mixed_batches", False, "Allow class-sorted batches that are larger than any class."

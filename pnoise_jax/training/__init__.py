@@ -10,7 +10,12 @@ from pnoise_jax.training import (
     starting_weights,
     unused_fields,
 )
-from pnoise_jax.training.checks import ConfigError, check_training, require_weights
+from pnoise_jax.training.checks import (
+    ConfigError,
+    as_config_errors,
+    check_training,
+    require_weights,
+)
 from pnoise_jax.training.classification import Classification
 from pnoise_jax.training.config import (
     HARMLESS,
@@ -69,6 +74,7 @@ __all__ = [
     "StrengthSchedule",
     "Task",
     "TrainState",
+    "as_config_errors",
     "build",
     "check_training",
     "create_program",

@@ -22,10 +22,6 @@ from pnoise_jax.training.config import OF_HOST
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.fields import flatten
 
-# Config fields; fewer than may change when a run is resumed, since all hosts evaluate and save at
-# the same steps. The path of weights may differ between hosts: their content is compared.
-MAY_DIFFER = (*OF_HOST, "weights")
-
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 _PACKAGES += ("opencv-python-headless", "simplejpeg")  # for the same pixels
 _SETTINGS = ("default_matmul_precision", "default_prng_impl", "random_seed_offset")
@@ -83,10 +79,12 @@ def require_shared_workdir(workdir: str | os.PathLike, *, make: bool) -> None:
 
 
 def _config(experiment: Experiment) -> dict[str, str]:
+    # More than may not change when a run is resumed, since all hosts evaluate and save at the same
+    # steps. The path of weights may differ between hosts: their content is compared.
     fields = {
         field: repr(value)
         for field, value in flatten(experiment.config)
-        if not field.startswith(MAY_DIFFER) or field.startswith("weights_")
+        if not field.startswith(OF_HOST) and field != "weights"
     }
     return fields | {"weights": "none" if experiment.config.weights is None else "some"}
 

@@ -18,12 +18,22 @@ class ConfigError(ValueError):
 
 
 @contextlib.contextmanager
-def as_config_errors() -> Iterator[None]:
-    """Turns a ValueError into a ConfigError."""
+def as_config_errors(part: str | None = None) -> Iterator[None]:
+    """Turns a ValueError into a ConfigError.
+
+    Args:
+      part: the part of a study that is being built, such as "cell 3"; the messages of its
+        ValueErrors and OSErrors then begin with it.
+    """
+    prefix = "" if part is None else f"{part}: "
     try:
         yield
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{prefix}{error}") from error
+    except OSError as error:
+        if part is None:
+            raise
+        raise OSError(f"{prefix}{error}") from error
 
 
 def check_shapes(setup: Setup) -> None:

@@ -52,6 +52,7 @@ class Experiment(Setup):
         )
 
 
+@checks.as_config_errors()
 def build(
     config: ml_collections.ConfigDict, *, load: Callable[..., data.Dataset] = data.load
 ) -> Experiment:
@@ -62,7 +63,7 @@ def build(
       load: `data.load`, or a function like it that caches what it loads.
 
     Raises:
-      ValueError: a field is bad; names it, before anything is compiled.
+      ConfigError: a field is bad; names it, before anything is compiled.
       OSError: the data cannot be read or prepared.
     """
     validate(config)

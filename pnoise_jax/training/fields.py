@@ -118,7 +118,7 @@ FIELDS: dict[str, Field] = {
     ),
     "data.num_threads": Whole(
         None,
-        "threads that read and decode images; by default one per core",
+        "threads that read and decode images; by default one per core, at most 16",
         low=0,
         high=1024,
         affects=Affects.HOST,

@@ -156,6 +156,7 @@ def test_mlflow_on_disk(tmp_path, monkeypatch):
     """Runs where mlflow is installed, which the tests' own extra does not bring."""
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database needs the whole mlflow
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "study")
     mlflow.set_tracking_uri(f"file://{tmp_path / 'store'}")
     directory = tmp_path / "run"
     directory.mkdir()
@@ -163,6 +164,7 @@ def test_mlflow_on_disk(tmp_path, monkeypatch):
         write(directory, step, names=("mlflow",))
     run = mlflow.MlflowClient().get_run((directory / "mlflow_id").read_text())
     assert run.info.status == "FINISHED"
+    assert mlflow.get_experiment(run.info.experiment_id).name == "study"
     assert run.data.metrics["train/loss"] == 2.0
     assert run.data.metrics["report/noisy_class-sorted/top1"] == 90.0
     assert run.data.params["optimizer.learning_rate"] == "0.001"

@@ -165,11 +165,11 @@ def test_only_classification_has_curves(data_dir, tmp_path):
         ({"a": {}, "b": {"data.test_split": "test[:32]"}}, "give all of them the same test data"),
         (
             {"a": {}, "b": {"evaluation.classes": "of_data_set"}},
-            r"b: evaluation\.classes is 'of_data_set', and 'all' in a",
+            r"b: evaluation\.classes is 'of_data_set', but 'all' in a",
         ),
         (
             {"a": {}, "b": {"model.image_size": 16, **RESIZED}},
-            r"b: data\.test_transform is 'resize_square', and 'none' in a",
+            r"b: data\.test_transform is 'resize_square', but 'none' in a",
         ),
     ],
 )

@@ -105,7 +105,9 @@ def _check(array: np.ndarray, size: tuple[int, int], named: str) -> None:
             f"{named} is {array.dtype} {array.shape}, but images of {size[0]} x {size[1]} pixels "
             f"need floating-point {wanted}: Caffe's file is (3, 256, 256), for image_size=256"
         )
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
+    # A mean of photographs on the scale from 0 to 255 has far larger values than 16.
+    on_a_scale = array.max() <= 1 or 16 <= array.max() <= 255
+    if not np.isfinite(array).all() or array.min() < 0 or not on_a_scale:
         raise ValueError(
             f"{named} has values from {array.min():.4g} to {array.max():.4g}, but pixels range "
             "from 0 to 255, or from 0 to 1: is it a mean image?"

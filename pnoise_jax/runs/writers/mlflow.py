@@ -1,5 +1,6 @@
-"""MLflow: pip install "pnoise_jax[mlflow]"; MLflow's variables, as MLFLOW_TRACKING_URI, apply."""
+"""MLflow: pip install "pnoise_jax[mlflow]"; MLFLOW_TRACKING_URI and the like apply."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ class MlflowWriter:
         if identity.exists():
             self._id = identity.read_text().strip()
             return
-        name = "pnoise_jax"
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "pnoise_jax"
         experiment = self._client.get_experiment_by_name(name)
         place = experiment.experiment_id if experiment else self._client.create_experiment(name)
         self._id = self._client.create_run(place, run_name=run.path.name).info.run_id

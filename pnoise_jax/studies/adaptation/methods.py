@@ -124,7 +124,7 @@ def build_runs(
     runs, load = [], functools.cache(data.load)
     for seed in seeds:
         for row in rows:
-            try:
+            with training.as_config_errors(row.label):
                 fields = dict(overrides.get(row.name, {}))
                 if fields.get("weights") == SOURCE_ONLY:
                     fields["weights"] = str(directory / Method(SOURCE_ONLY).run_name(seed))
@@ -132,9 +132,6 @@ def build_runs(
                 experiment = training.build(config, load=load)
                 training.check_training(experiment)
                 experiment.task.check()
-            except (ValueError, OSError) as error:
-                kind = ValueError if isinstance(error, ValueError) else OSError
-                raise kind(f"{row.label}: {error}") from error
             runs.append(StudyRun(row, seed, experiment))
     return runs
 

@@ -55,7 +55,8 @@ def check_cells(
 def _build(
     base: ml_collections.ConfigDict, fields: Fields, named: str, load: _Load
 ) -> training.Experiment:
-    try:
+    listed = ", ".join(f"{field}={value}" for field, value in fields.items())
+    with training.as_config_errors(f"{named} ({listed})"):
         experiment = training.build(override(base, fields), load=load)
         if not experiment.task.classifies:
             raise ValueError(
@@ -64,10 +65,6 @@ def _build(
             )
         training.check_training(experiment)
         experiment.task.check()
-    except (ValueError, OSError) as error:
-        listed = ", ".join(f"{field}={value}" for field, value in fields.items())
-        kind = ValueError if isinstance(error, ValueError) else OSError
-        raise kind(f"{named} ({listed}): {error}") from None
     return experiment
 
 

@@ -68,7 +68,7 @@ def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]
     load = functools.cache(data.load)
     for seed in seeds:
         for arm, fields in arms.items():
-            try:
+            with training.as_config_errors(arm):
                 config = override(copy.deepcopy(base), fields)
                 config.seed = seed
                 experiment = training.build(config, load=load)
@@ -77,9 +77,6 @@ def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]
                 experiment.task.check()
                 if runs:
                     _require_same_test_data(experiment, runs[0])
-            except (ValueError, OSError) as error:
-                kind = ValueError if isinstance(error, ValueError) else OSError
-                raise kind(f"{arm}: {error}") from error
             runs.append(StudyRun(arm, seed, experiment))
     return runs
 

@@ -171,7 +171,8 @@ def _build_cell(
     of_other_seeds: dict[str, training.Experiment],
 ) -> Cell:
     others = repr({field: value for field, value in overrides.items() if field != "seed"})
-    try:
+    named = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
+    with training.as_config_errors(f"cell {number} of sweep() ({named or 'base'})"):
         seed = overrides.get("seed")
         if others in of_other_seeds and type(seed) is int and seed in _SEEDS:
             experiment = _with_seed(of_other_seeds[others], seed)
@@ -179,10 +180,6 @@ def _build_cell(
             experiment = _build_experiment(override(base, overrides), load)
             experiment.task.check()
             of_other_seeds[others] = experiment
-    except (ValueError, OSError) as error:
-        named = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
-        kind = ValueError if isinstance(error, ValueError) else OSError
-        raise kind(f"cell {number} of sweep() ({named or 'base'}): {error}") from None
     config = experiment.config
     return Cell({field: text_at(config, field) for field in fields}, experiment)
 

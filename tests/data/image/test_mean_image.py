@@ -76,6 +76,7 @@ def test_images_of_another_size_are_refused(tmp_path):
         (mean_image().astype(np.uint8), r"uint8 \(3, 256, 256\).*need floating-point"),
         (mean_image() - 110, r"values from -\d.*is it a mean image\?"),
         (mean_image() * 3, r"values from .* to 3\d\d"),
+        (mean_image() / 127, r"values from .* to 1\.\d+, but pixels range"),
         (np.full((3, 256, 256), np.nan), r"values from nan to nan"),
     ],
 )

@@ -102,7 +102,10 @@ def test_a_product_of_what_are_not_values_is_refused(values, message):
             r"momentum has no effect in them, as it needs optimizer.name='sgd': "
             "list each cell once",
         ),
-        ([{"noise.probability": 0.1}], "noise.probability=0.1 is set, but linear_transform has no"),
+        (
+            [{"noise.probability": 0.1}],
+            "noise.probability=0.1 is set, but linear_transform does not",
+        ),
         ([{"batch_size": 12}], "batch_size=12 is not divisible by 8 devices"),
         ([{"noise": {"preset": "paper_vit"}}], "only 'model' accepts a whole section"),
         ([{"model": {"name": "vit"}}], r"cell 1 .*model=vit\(\)\): .*unknown model 'vit'"),
