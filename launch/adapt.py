@@ -27,7 +27,7 @@ from absl import flags
 
 from pnoise_jax.studies.adaptation import METRICS, run_adaptation, run_pairs
 
-from . import main
+from . import main, run_flags
 
 _METHODS = flags.DEFINE_list("methods", None, "Methods, such as dann,tvt; default: all.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs; intervals need three.")
@@ -53,7 +53,7 @@ def adapt(config, workdir: str) -> None:
         run_pairs(config, workdir, pairs, names=_PAIRS.value, **options)
     elif _PAIRS.value is not None:
         raise ValueError(
-            f"--pairs={','.join(_PAIRS.value)}: --config={main.config_file()} has no pairs(): "
+            f"--pairs={','.join(_PAIRS.value)}: --config={run_flags.config_file()} has no pairs(): "
             "leave the flag out, or define pairs() to return the fields of each pair"
         )
     else:
@@ -66,18 +66,18 @@ def _read(name: str) -> dict | None:
     Raises:
       ValueError: it returns something else.
     """
-    returned = main.call_config_function(name)
+    returned = run_flags.call_config_function(name)
     if returned is None:
         return None
     if not isinstance(returned, dict) or not all(isinstance(x, dict) for x in returned.values()):
         raise ValueError(
-            f"--config={main.config_file()}: {name}() returns {returned!r}: make it return a dict "
-            "of dicts of dotted fields, such as {'tvt': {'task.patch_weight': 0.01}}"
+            f"--config={run_flags.config_file()}: {name}() returns {returned!r}: make it return a "
+            "dict of dicts of dotted fields, such as {'tvt': {'task.patch_weight': 0.01}}"
         )
     return returned
 
 
 if __name__ == "__main__":
-    _config, _workdir = main.define_run_flags(config_required=True)
+    _config, _workdir = run_flags.define_run_flags(config_required=True)
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: adapt(_config.value, _workdir.value))

@@ -29,7 +29,7 @@ from pnoise_jax import parallel, writing
 from pnoise_jax.studies import anomaly
 from pnoise_jax.terminal import create_console, printable, say
 
-from . import main
+from . import main, run_flags
 
 _HELD_OUT = flags.DEFINE_list(
     "held_out", None, "Classes to hold out, one run for each; 'each' holds out every class in turn."
@@ -63,6 +63,6 @@ def run(config, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    _config, _workdir = main.define_run_flags(config_required=False)
+    _config, _workdir = run_flags.define_run_flags(config_required=False)
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: run(_config.value, _workdir.value))

@@ -28,7 +28,7 @@ from absl import flags
 
 from pnoise_jax import evaluation, studies
 
-from . import main
+from . import main, run_flags
 
 _SEEDS = flags.DEFINE_list(
     "seeds", None, "Seeds of the runs; default: those in --workdir, else one."
@@ -107,7 +107,7 @@ def _numbers(flag: str, values: list[str] | None, kind: type) -> tuple | None:
 
 
 if __name__ == "__main__":
-    _config, _workdir = main.define_run_flags(
+    _config, _workdir = run_flags.define_run_flags(
         config_required=False, read_config=studies.read_run_config
     )
     flags.adopt_module_key_flags(main)  # for --help

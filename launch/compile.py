@@ -21,7 +21,7 @@ from pnoise_jax import writing
 from pnoise_jax.studies import ahead_of_time
 from pnoise_jax.terminal import create_console
 
-from . import main
+from . import main, run_flags
 
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
@@ -76,6 +76,6 @@ def run(config: ml_collections.ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    config = main.define_config_flag()
+    config = run_flags.define_config_flag()
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: run(config.value))

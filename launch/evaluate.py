@@ -24,7 +24,7 @@ from absl import flags
 
 from pnoise_jax import training
 
-from . import main
+from . import main, run_flags
 
 _OUT = flags.DEFINE_string("out", None, "Directory for the report; default: --workdir.")
 _SETS = flags.DEFINE_list(
@@ -44,6 +44,6 @@ def evaluate(config, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    _config, _workdir = main.define_run_flags(config_required=False, workdir_may_be_url=True)
+    _config, _workdir = run_flags.define_run_flags(config_required=False, workdir_may_be_url=True)
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: evaluate(_config.value, _workdir.value))

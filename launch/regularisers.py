@@ -23,7 +23,7 @@ from absl import flags
 from pnoise_jax.studies.regularisers import Seeds, compare_regularisers
 from pnoise_jax.studies.sweep import WAYS
 
-from . import main
+from . import main, run_flags
 
 _SETTINGS = flags.DEFINE_list("settings", None, "Names from the config's settings(); default: all.")
 _TUNING_SEEDS = flags.DEFINE_list(
@@ -43,7 +43,7 @@ def compare(config, workdir: str) -> None:
         workdir,
         arms=arms,
         settings=settings,
-        contrasts=main.call_config_function("contrasts") or [],
+        contrasts=run_flags.call_config_function("contrasts") or [],
         names=_SETTINGS.value,
         seeds=Seeds(
             main.whole_numbers("tuning_seeds", _TUNING_SEEDS.value),
@@ -55,16 +55,16 @@ def compare(config, workdir: str) -> None:
 
 
 def _read(name: str) -> dict:
-    returned = main.call_config_function(name)
+    returned = run_flags.call_config_function(name)
     if not isinstance(returned, dict) or not returned:
         raise ValueError(
-            f"--config={main.config_file()}: {name}() returns {returned!r}: define it next to "
+            f"--config={run_flags.config_file()}: {name}() returns {returned!r}: define it next to "
             "get_config() to return a dict by name, like configs/regularisers.py"
         )
     return returned
 
 
 if __name__ == "__main__":
-    _config, _workdir = main.define_run_flags(config_required=True)
+    _config, _workdir = run_flags.define_run_flags(config_required=True)
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: compare(_config.value, _workdir.value))

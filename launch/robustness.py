@@ -20,7 +20,7 @@ from absl import flags
 
 from pnoise_jax.studies.robustness import SEEDS, CurveSettings, run_curves, run_curves_of
 
-from . import main
+from . import main, run_flags
 
 _OUT = flags.DEFINE_string("out", None, "Directory of the report on an existing run.")
 _SEEDS = flags.DEFINE_list(
@@ -68,10 +68,10 @@ def measure(config, workdir: str | None) -> None:
             f"--out={_OUT.value!r}: a study writes to --workdir; leave --out out, or leave "
             "--config out to measure the run in --workdir"
         )
-    arms = main.call_config_function("arms")
+    arms = run_flags.call_config_function("arms")
     if not isinstance(arms, dict) or not all(isinstance(each, dict) for each in arms.values()):
         raise ValueError(
-            f"--config={main.config_file()}: arms() returns {arms!r}: define it next to "
+            f"--config={run_flags.config_file()}: arms() returns {arms!r}: define it next to "
             "get_config() to return a dict of dicts of dotted fields, such as {'plain': {}, "
             "'fgsm': {'task.attack': 'fgsm'}}"
         )
@@ -80,11 +80,11 @@ def measure(config, workdir: str | None) -> None:
 
 
 def _settings(is_study: bool) -> CurveSettings:
-    strengths = (main.call_config_function("strengths") if is_study else None) or {}
+    strengths = (run_flags.call_config_function("strengths") if is_study else None) or {}
     if not isinstance(strengths, dict):
         raise ValueError(
-            f"--config={main.config_file()}: strengths() returns {strengths!r}: make it return a "
-            "dict, such as {'pgd': (0.02, 0.04)}"
+            f"--config={run_flags.config_file()}: strengths() returns {strengths!r}: make it "
+            "return a dict, such as {'pgd': (0.02, 0.04)}"
         )
     typed = {kind: _numbers(kind, f.value) for kind, f in _STRENGTHS.items() if f.value is not None}
     return CurveSettings({**strengths, **typed}, _PGD_STEPS.value, _SEED.value)
@@ -98,6 +98,6 @@ def _numbers(kind: str, values: list[str]) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    _config, _workdir = main.define_run_flags(config_required=False, workdir_required=False)
+    _config, _workdir = run_flags.define_run_flags(config_required=False, workdir_required=False)
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: measure(_config.value, _workdir.value))

@@ -27,7 +27,7 @@ from pnoise_jax.studies import showing
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.terminal import create_console, say
 
-from . import main
+from . import main, run_flags
 
 _OUT = flags.DEFINE_string("out", None, "Directory for the figures; it is created.", required=True)
 _STRENGTHS = flags.DEFINE_list("strengths", ["0.1", "0.3", "1"], "Strengths of every noise.")
@@ -83,6 +83,6 @@ def _settings(strengths: Sequence[str]) -> showing.ShowSettings:
 
 
 if __name__ == "__main__":
-    _config, _workdir = main.define_run_flags(config_required=False, workdir_required=False)
+    _config, _workdir = run_flags.define_run_flags(config_required=False, workdir_required=False)
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: run(_config.value, _workdir.value))

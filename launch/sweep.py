@@ -25,7 +25,7 @@ from absl import flags
 
 from pnoise_jax.studies.sweep import WAYS, Shard, run_sweep
 
-from . import main
+from . import main, run_flags
 
 _TOGETHER = flags.DEFINE_enum(
     "together",
@@ -44,13 +44,13 @@ _SHARD = flags.DEFINE_string(
 def sweep(config, workdir: str) -> None:
     """Reads the cells and runs the sweep."""
     shard = None if _SHARD.value is None else Shard.parse(_SHARD.value)
-    cells, set_by_flags = main.read_sweep()
+    cells, set_by_flags = run_flags.read_sweep()
     run_sweep(
         config, cells, workdir, together=_TOGETHER.value, shard=shard, set_by_flags=set_by_flags
     )
 
 
 if __name__ == "__main__":
-    _config, _workdir = main.define_run_flags(config_required=True)
+    _config, _workdir = run_flags.define_run_flags(config_required=True)
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: sweep(_config.value, _workdir.value))

@@ -17,7 +17,7 @@ from pnoise_jax import parallel, training, writing
 from pnoise_jax.studies import theory
 from pnoise_jax.terminal import say
 
-from . import main
+from . import main, run_flags
 
 _OUT = flags.DEFINE_string("out", None, "Directory for the tables; it is created.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run to probe; default: DIR/digits_vit.")
@@ -43,7 +43,7 @@ def run() -> None:
 def _config(workdir: Path) -> ml_collections.ConfigDict:
     """The config of the run to probe."""
     is_named = _WORKDIR.value is not None
-    config = training.read_config(workdir) if is_named else main.built_in_config("digits_vit")
+    config = training.read_config(workdir) if is_named else run_flags.built_in_config("digits_vit")
     if _DATA_DIR.value is not None:
         config.data.data_dir = _DATA_DIR.value
     return config

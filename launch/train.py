@@ -17,9 +17,9 @@ from absl import flags
 
 from pnoise_jax import training
 
-from . import main
+from . import main, run_flags
 
 if __name__ == "__main__":
-    config, workdir = main.define_run_flags(config_required=True, workdir_may_be_url=True)
+    config, workdir = run_flags.define_run_flags(config_required=True, workdir_may_be_url=True)
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: training.train(config.value, workdir.value))

@@ -32,7 +32,8 @@ from rich.console import Console
 from pnoise_jax import parallel, studies
 from pnoise_jax.studies.sweep import build_cells, plan, product
 
-from ..main import built_in_config, whole_numbers
+from ..main import whole_numbers
+from ..run_flags import built_in_config
 from . import measuring, report
 from .workload import Advance, SmallStep
 

@@ -23,7 +23,8 @@ from rich.console import Console
 from pnoise_jax import parallel, training
 from pnoise_jax.training import open_together, start_together
 
-from ..main import built_in_config, whole_numbers
+from ..main import whole_numbers
+from ..run_flags import built_in_config
 from . import measuring, report
 
 _RUNS = flags.DEFINE_list("runs", ["5"], "Numbers of runs to train.")

@@ -31,9 +31,11 @@ def test_help_names_every_program(tmp_path):
     shared = {
         "compilation_cache",
         "config_errors",
+        "ending",
         "huge_pages",
         "main",
         "programs",
+        "run_flags",
         "values",
         "xla_options",
     }
