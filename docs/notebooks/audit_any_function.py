@@ -13,9 +13,9 @@
 # # Audit any function
 #
 # A test accuracy is honest only if each prediction depends on its own example. This notebook audits
-# a small classifier of handwritten digits three times: as it should be, with a fault that reads the
-# labels of the test set, and repaired. Any function from a batch of inputs to a batch of logits can
-# take its place: a PyTorch or Keras model, a scikit-learn pipeline, a call to a server.
+# a small classifier of handwritten digits twice: as it should be, and with a fault that reads the
+# labels of the test set. Any function from a batch of inputs to a batch of logits can take its
+# place: a PyTorch or Keras model, a scikit-learn pipeline, a call to a server.
 #
 # To open this file as a notebook: `pip install "pnoise_jax[docs]"`, then
 # `jupytext --to ipynb audit_any_function.py`. As a script it runs in seconds on two CPU cores.
