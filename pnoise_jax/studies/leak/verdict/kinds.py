@@ -10,14 +10,14 @@ from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 
 # The most serious first, as in a verdict.
 KINDS = {
-    "leak": "the labels of batch mates are read, and accuracy in class order benefits",
+    "leak": "the labels of batch mates are read, and class order or the given order benefits",
     "order_effect": "the order of the test set moves the accuracy, but not because labels are read",
     "undecided": "predictions depend on the batch, and the data do not resolve how",
     "prior": "the batch reveals how frequent classes are, and no more about an example",
     "ceiling": "predictions depend on the batch, and the clean model leaves no room to tell how",
     "harm": "in random order, accuracy is lower than without noise",
     "honest_gain": "in random order, accuracy is higher than without noise",
-    "independent": "no prediction depends on another example",
+    "independent": "in all that was tried, no prediction depended on another example",
     "no_effect": (
         "in random order, accuracy is the same as without noise, within the bound of equivalence"
     ),

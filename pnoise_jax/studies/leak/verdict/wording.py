@@ -81,7 +81,7 @@ _LEADS = {
 def _accuracies(evidence: Evidence) -> str:
     if evidence.dependence.independent:
         return (
-            f"top-1 is {evidence.class_order.mean:.1f} % in any order, against "
+            f"top-1 is {evidence.class_order.mean:.1f} % in every order, against "
             f"{evidence.clean:.1f} % clean."
         )
     order = evidence.class_order
@@ -189,8 +189,8 @@ def _dependence(evidence: Evidence, sizes: Sequence[int]) -> str:
     return (
         f"This was checked, not estimated, in batches of {_listed(sizes)}: each of "
         f"{checked.examples} examples has the same prediction in all of {checked.orders} orders, "
-        f"and replacing the mates in {checked.batches} batches changed no logit. In such batches "
-        "nothing can leak, and no order can matter."
+        f"and replacing the mates in {checked.batches} batches changed no logit. So nothing "
+        "leaked in these batches, and no order mattered."
     )
 
 
@@ -199,6 +199,8 @@ def _honest(evidence: Evidence, kinds: tuple[str, ...], equivalence: float) -> s
     interval = f"({signed(low)} to {signed(high)})"
     effect = f"{signed(evidence.honest.value)} {interval}"
     where = "Used honestly" if evidence.dependence.independent else "Used honestly, in random order"
+    if evidence.dependence.differs_by_size:
+        where += f" and in batches of {evidence.batch_size}"
     if "prior" in kinds:
         return (
             f"{where}, accuracy changes by {effect} points, and balanced accuracy by "
