@@ -186,7 +186,7 @@ def _replace_on_command_line(flag: str, value: str) -> None:
 
 def _given_on_command_line(flag: str) -> str | None:
     """The value of a flag before flags are parsed; None if it is not set."""
-    for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+    for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=False):
         name, equals, value = argument.partition("=")
         if name in (f"--{flag}", f"-{flag}"):
             return value if equals else following

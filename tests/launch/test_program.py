@@ -43,6 +43,14 @@ def test_help_names_every_program(tmp_path):
         assert f"\n  {name} " in done.stdout
 
 
+@pytest.mark.parametrize("program", ["audit", "bridge", "evaluate", "show", "train"])
+def test_a_program_without_flags_says_which_it_needs(program):
+    code, _, errors = command.run(program)
+    assert code == 64
+    assert errors.startswith("error: ")
+    assert "--" in errors
+
+
 def test_an_unknown_program_gets_a_hint(tmp_path):
     done = run("launch", "trian", path=ROOT, cwd=tmp_path)
     assert done.returncode == 1

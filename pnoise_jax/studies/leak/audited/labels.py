@@ -87,9 +87,9 @@ def as_label_sets(sets: Any, count: int) -> np.ndarray:
 
 
 def _is_multi_hot(row: Any) -> bool:
-    """Whether a row has more than two entries, all of them zeros and ones."""
+    """Whether a row has several entries, all of them zeros and ones."""
     labels = np.asarray(row)
-    return labels.size > 2 and bool(np.isin(labels, (0, 1)).all())
+    return labels.size > 1 and bool(np.isin(labels, (0, 1)).all())
 
 
 def columns_of(apply: Any) -> np.ndarray | None:

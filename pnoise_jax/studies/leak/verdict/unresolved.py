@@ -77,10 +77,8 @@ def ceiling(evidence: Evidence) -> str:
     """Says why a high clean accuracy hides what an order adds."""
     if evidence.clean_errors < FEW_ERRORS:
         return (
-            f"The clean model gets {evidence.clean_errors:.0f} examples wrong, too few to tell "
-            f"what "
-            f"an order adds: audit harder or more examples, so that it gets at least {FEW_ERRORS} "
-            "wrong."
+            f"The clean model gets fewer than {FEW_ERRORS} examples wrong, too few to tell what an "
+            "order adds: audit harder or more examples."
         )
     return (
         f"The clean accuracy is {evidence.clean:.1f} %, so an order can add "
