@@ -16,11 +16,14 @@ from pnoise_jax.registry import similar
 from pnoise_jax.training.field_kinds import parse_rate
 from pnoise_jax.training.gradient_noise import add_gradient_noise
 
-# Matrices by shape, but not weights of a layer; timm does not decay them either.
-_UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
+# Several axes, but not weights of a layer, and modules that compute positions' biases from such;
+# timm does not decay them either. It does decay the query of attention pooling, `latent`.
+_UNDECAYED = {"cls_token", "dist_token", "reg_token", "pos_embed", "relative_position_bias_table"}
+_UNDECAYED |= {"logit_scale", "cpb_fc1", "cpb_fc2"}  # of Swin V2
 # The modules and parameters before the first layer, in all models.
-_EMBEDDING = ("patch_embed", "patch_norm", "cls_token", "dist_token", "pos_embed", "conv1", "bn1")
-_EMBEDDING += ("conv2",)  # in MaxViT's stem
+_EMBEDDING = ("patch_embed", "patch_norm", "cls_token", "dist_token", "reg_token", "pos_embed")
+_EMBEDDING += ("norm_pre",)  # of CLIP
+_EMBEDDING += ("conv1", "bn1", "conv2")  # stems of ResNet and MaxViT
 HEADS = ("head", "head_dist")
 _LISTED = 8  # paths in an error
 
@@ -228,6 +231,6 @@ def decayed(params: optax.Params) -> optax.Params:
     """True for the parameters to decay: kernels, but not biases, norms or tokens."""
 
     def is_decayed(path, leaf):
-        return leaf.ndim > 1 and path[-1].key not in _UNDECAYED
+        return leaf.ndim > 1 and _UNDECAYED.isdisjoint(key.key for key in path[-2:])
 
     return jax.tree.map_with_path(is_decayed, params)

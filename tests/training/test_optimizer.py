@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from pnoise_jax import training
+from pnoise_jax import models, training
 from pnoise_jax.training import optimizer
 from tests.training.runs import small_config
 
@@ -92,6 +92,34 @@ def test_only_kernels_decay():
         "norm": {"scale": False},
         "conv": {"kernel": True},
     }
+
+
+ONE_BLOCK = {
+    "deit_ti_16_distilled": {"depth": 1},
+    "beit_b_16": {"depth": 1},
+    "vit_little_16_reg4": {"depth": 1},
+    "vit_b_32_clip": {"depth": 1},
+    "vit_parallel_s_14": {"depth": 1},
+    "swinv2_t": {"stage_sizes": (1, 1, 1, 1)},
+    "maxvit_t": {"stage_sizes": (1, 1, 1, 1)},
+    "davit_t": {"stage_sizes": (2, 2, 2, 2)},
+}
+
+
+@pytest.mark.parametrize("name", ONE_BLOCK)
+def test_of_each_family_only_layers_decay_and_the_embedding_is_layer_0(name):
+    model = models.create_model(name, num_classes=2, **ONE_BLOCK[name])
+    images = jnp.zeros((1, *(model.image_shape or (224, 224)), 3))
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    for path, is_decayed in jax.tree.leaves_with_path(optimizer.decayed(params)):
+        *_, module, leaf = (key.key for key in (path[0], *path))
+        is_weight = leaf in ("kernel", "latent") and not module.startswith("cpb_")
+        assert is_decayed == is_weight, path
+    layers = [model.layer_name(layer) for layer in range(1, model.num_layers + 1)]
+    factors = optimizer.learning_rate_multipliers(params, section(layer_decay=0.5), layers)
+    after = {"norm", "fc_norm", "attn_pool", "pre_head", "head", "head_dist"}
+    whole = {path[0].key for path, factor in jax.tree.leaves_with_path(factors) if factor == 1}
+    assert whole <= after
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
