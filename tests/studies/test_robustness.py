@@ -12,13 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoise_jax import training
+from pnoise_jax import noise, training
 from pnoise_jax.studies import robustness
-from pnoise_jax.studies.robustness import CurveSettings, Measured, arms, masking, summarise, verdict
+from pnoise_jax.studies.robustness import (
+    CurveSettings,
+    Measured,
+    arms,
+    masking,
+    report,
+    summarise,
+    verdict,
+)
 from tests.training.runs import small_config
 
 pytestmark = pytest.mark.long
 
+OPTIMAL_Q = noise.LinearTransform(noise.Optimal())
 ARMS = {
     "plain": {},
     "noisy": {"noise.name": "gaussian", "noise.std": 0.1, "noise.point": "image"},
@@ -136,8 +145,47 @@ def test_noise_at_inference_is_off_and_said_to_be(data_dir, tmp_path):
     training.train(config, tmp_path / "run")
     settings = CurveSettings(dict.fromkeys(robustness.STRENGTHS, (0.1,)), pgd_steps=1)
     got = robustness.run_curves_of(tmp_path / "run", None, tmp_path / "out", settings=settings)
-    assert any("the noise that acts at inference is off here" in s for s in got["sentences"])
+    (sentence,) = [s for s in got["sentences"] if "the noise that acts at inference is off" in s]
+    assert sentence.startswith("run: ")
+    assert "gradients reach across them" in sentence
+    assert "random" not in sentence  # the optimal Q draws nothing
     assert "PGD takes 1 step from" in got["sentences"][0]
+
+
+@pytest.mark.parametrize(
+    ("injections", "random", "mixed"),
+    [
+        ([noise.Injection(OPTIMAL_Q, inference=True)], False, ", and gradients reach across them."),
+        ([noise.Injection(OPTIMAL_Q, inference=True, stop_gradient=True)], False, "of the batch."),
+        ([noise.Injection(OPTIMAL_Q, layer="random", inference=True)], True, "gradients reach"),
+        ([noise.Injection(noise.Gaussian(std=0.1), inference=True)], True, None),
+        ([noise.Injection(noise.Erase(0.1), inference=True)], False, None),
+        (
+            [
+                noise.Injection(noise.Gaussian(std=0.1), inference=True),
+                noise.Injection(OPTIMAL_Q, inference=True),
+            ],
+            True,
+            "gradients reach",
+        ),
+    ],
+)
+def test_what_noise_at_inference_would_change_is_said(injections, random, mixed):
+    experiments: Any = {"arm": SimpleNamespace(injections=injections)}
+    (sentence,) = report._sentences_on_noise(experiments)
+    assert sentence.startswith("arm: the noise that acts at inference is off here.")
+    assert ("many draws" in sentence) == random
+    assert ("It mixes examples" in sentence) == (mixed is not None)
+    assert (mixed or "") in sentence
+
+
+def test_noise_that_does_not_act_at_inference_is_not_mentioned():
+    injections = [
+        noise.Injection(OPTIMAL_Q),
+        noise.Injection(noise.Gaussian(std=0.0), inference=True),
+    ]
+    experiments: Any = {"arm": SimpleNamespace(injections=injections)}
+    assert report._sentences_on_noise(experiments) == []
 
 
 def test_only_classification_has_curves(data_dir, tmp_path):

@@ -10,7 +10,7 @@ import ml_collections
 from rich.console import Console
 from rich.table import Table
 
-from pnoise_jax import training
+from pnoise_jax import noise, training
 from pnoise_jax.robustness import KINDS
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.studies.robustness.figure import AXES, TITLES, curves_figure
@@ -51,17 +51,7 @@ def sentences(
     ]
     if any(point.beyond for point in points):
         texts.append("* is stronger than in the model's training.")
-    noisy = [
-        arm
-        for arm, experiment in experiments.items()
-        if any(injection.inference for injection in experiment.injections)
-    ]
-    if noisy:
-        texts.append(
-            f"{', '.join(noisy)}: the noise that acts at inference is off here. With it, gradients "
-            "are random: an attack that does not average them over many draws fails, which is not "
-            "robustness."
-        )
+    texts += _sentences_on_noise(experiments)
     views = {
         arm: experiment.config.evaluation.views
         for arm, experiment in experiments.items()
@@ -79,6 +69,36 @@ def sentences(
         )
         texts += [f"- {sign}" for sign in signs]
     return [*texts, *verdicts(measured, settings), BOUND]
+
+
+def _sentences_on_noise(experiments: Mapping[str, training.Experiment]) -> list[str]:
+    """States which arms have noise at inference, which is off here, and what it would change."""
+    arms: dict[str, list[str]] = {}
+    for arm, experiment in experiments.items():
+        acting = [each for each in experiment.injections if each.inference]
+        acting = [each for each in acting if not each.noise.is_off]
+        if acting:
+            arms.setdefault(_consequences(acting), []).append(arm)
+    return [
+        f"{', '.join(names)}: the noise that acts at inference is off here.{consequences}"
+        for consequences, names in arms.items()
+    ]
+
+
+def _consequences(acting: Sequence[noise.Injection]) -> str:
+    """Describes what attacks would meet if these injections were on, with a space before it."""
+    text = ""
+    if any(each.noise.draws or each.draws_layer for each in acting):
+        text += (
+            " It is random, and with it gradients are, too: an attack that does not average them "
+            "over many draws fails, which is not robustness."
+        )
+    mixing = [each for each in acting if each.noise.mixes_batch]
+    if mixing:
+        text += " It mixes examples: a prediction depends on other examples of the batch"
+        passes_gradients = any(not each.stop_gradient for each in mixing)
+        text += ", and gradients reach across them." if passes_gradients else "."
+    return text
 
 
 def print_tables(console: Console, points: Sequence[Point]) -> None:
