@@ -131,10 +131,20 @@ def test_names_that_nobody_knows(tmp_path):
     with pytest.raises(
         ValueError,
         match=(
-            r"file' has 1 arrays \(encoder.layers.0.weight, …\) in no naming .*: give weights of "
+            r"file' has 1 array \(encoder.layers.0.weight\) in no naming .*: give weights of "
             "timm's ViT, timm"
         ),
     ):
+        match(tmp_path / "file", sources.vit())
+
+
+@pytest.mark.parametrize(
+    ("count", "listed"),
+    [(3, r"has 3 arrays \(a, b, c\) in"), (4, r"has 4 arrays \(a, b, c, …\) in")],
+)
+def test_an_ellipsis_stands_for_names_that_are_left_out(tmp_path, count, listed):
+    sources.save_file({name: np.ones(3, "f4") for name in "abcd"[:count]}, tmp_path / "file")
+    with pytest.raises(ValueError, match=listed):
         match(tmp_path / "file", sources.vit())
 
 

@@ -156,8 +156,8 @@ def describe_unknown(shapes: Mapping[str, Shape], *, architecture: str = "") -> 
       architecture: timm's or transformers' name of the model; "" if no description states it.
     """
     names = sorted(shapes)
-    some = ", ".join(map(printable_name, names[:3]))
-    beginning = f"has {len(names)} arrays ({some}, …)"
+    some = ", ".join(map(printable_name, names[:3])) + ", …" * (len(names) > 3)
+    beginning = f"has {len(names)} array{'s' * (len(names) != 1)} ({some})"
     if other := other_families.recognise(names):
         return f"{beginning}, which belong to {other}: {_advice()}"
     if wrapper := _wrapper(shapes):
