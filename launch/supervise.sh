@@ -6,8 +6,9 @@
 # The arguments of the script are the flags of `pnoise train`. With several hosts, start it on each:
 # if one process of the run is lost, the others end, and the scripts restart them all. SIGTERM or
 # Ctrl-C stops the script and its run, which saves first; with several hosts, stop the script on
-# each, or the others restart the run and wait for this host. A wrong flag or config, exit code 64,
-# is not retried. For --workdir gs://BUCKET/FOLDER the script lists the checkpoints with gcloud.
+# each, or the others restart the run and wait for this host. Two exit codes are not retried: 64, a
+# command that would fail again, such as a wrong flag or config; and 130, a run that a second Ctrl-C
+# ended at once. For --workdir gs://BUCKET/FOLDER the script lists the checkpoints with gcloud.
 #
 # Variables, with their defaults:
 #   PROCESSES=1  processes of the run on this machine; more than one only if they are the whole run
