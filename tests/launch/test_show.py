@@ -20,6 +20,11 @@ def test_it_draws_and_writes_what_it_draws(tmp_path, data_dir):
     names = ["images.png", "images.svg", "latent.png", "latent.svg", "show.csv", "show.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert "initial weights, not trained" in output
+    pixels, latent = output.split("input of block 1: 200 images, in batches of 10")
+    assert pixels.startswith("pixels of the 8 images drawn")
+    for table, k in ((pixels, "8"), (latent, "10")):
+        row = next(line for line in table.splitlines() if "optimal" in line)
+        assert [cell.strip() for cell in row.split("│")[2:4]] == ["0.3", k]
     content = json.loads((out / "show.json").read_text())
     assert len(content["images"]) == 8
     (site,) = content["sites"]

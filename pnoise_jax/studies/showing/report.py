@@ -6,8 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from pnoise_jax.studies.reporting.tables import MISSING, number
-from pnoise_jax.studies.showing.measuring import Quartiles
-from pnoise_jax.studies.showing.study import Shown
+from pnoise_jax.studies.showing.measuring import NoisyImages, NoisyRepresentation, Quartiles
+from pnoise_jax.studies.showing.study import Shown, ShownSite
 from pnoise_jax.studies.showing.wording import in_config
 
 COLUMNS = ("place", "noise", "config", "strength", "k", "missing")
@@ -89,29 +89,41 @@ def content(shown: Shown) -> dict[str, Any]:
 
 
 def tables(shown: Shown) -> list[Table]:
-    """Returns a table for each site, with the change of the pixels as one of its columns."""
-    pixels = {(e.shown.name, e.strength): e for e in shown.noisy_images}
-    made = []
-    for site in shown.sites:
-        title = f"{site.site.title}: {site.examples} images, batches of k = {site.k}"
-        table = Table(title=title, title_justify="left")
-        table.add_column("noise")
-        for head in ("strength", "k", "pixels, levels", "norm / clean", "cosine to clean"):
-            table.add_column(head, justify="right")
-        table.add_column("config")
-        for each in site.noisy:
-            drawn = pixels[each.shown.name, each.strength]
-            table.add_row(
-                each.shown.title,
-                f"{each.strength:g}",
-                MISSING if each.k is None else str(each.k),
-                number(drawn.change),
-                _shown(each.norm),
-                _shown(each.cosine),
-                in_config(each.shown),
-            )
-        made.append(table)
-    return made
+    """Returns a table of the pixels of the images drawn, and one of the latent at each site."""
+    return [_pixels(shown), *map(_latent, shown.sites)]
+
+
+def _pixels(shown: Shown) -> Table:
+    title = f"pixels of the {shown.settings.images} images drawn"
+    table = _table(title, "change, levels", "clipped, %")
+    for each in shown.noisy_images:
+        clipped = None if each.clipped is None else 100 * each.clipped
+        _add_row(table, each, number(each.change), number(clipped))
+    return table
+
+
+def _latent(site: ShownSite) -> Table:
+    title = f"{site.site.title}: {site.examples} images, in batches of {site.k}"
+    table = _table(title, "norm / clean", "cosine to clean")
+    for each in site.noisy:
+        _add_row(table, each, _shown(each.norm), _shown(each.cosine))
+    return table
+
+
+def _table(title: str, *measures: str) -> Table:
+    """Returns a table without rows; k is the number of images that a noise mixes."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("noise")
+    for head in ("strength", "k", *measures):
+        table.add_column(head, justify="right")
+    table.add_column("config")
+    return table
+
+
+def _add_row(table: Table, each: NoisyImages | NoisyRepresentation, *measures: str) -> None:
+    k = MISSING if each.k is None else str(each.k)
+    head = (each.shown.title, f"{each.strength:g}", k)
+    table.add_row(*head, *measures, in_config(each.shown))
 
 
 def sentences(shown: Shown) -> list[str]:
