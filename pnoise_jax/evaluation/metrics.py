@@ -94,20 +94,26 @@ def metric_named(name: str) -> Metric:
     """Returns the metric of `METRICS` with this name, or the function "module:function".
 
     Raises:
-      ValueError: there is no such metric, module or function.
+      ValueError: there is no such metric, module or function, or it cannot be called.
     """
     if name in METRICS:
         return METRICS[name]
-    module, colon, function = name.partition(":")
+    module, colon, attribute = name.partition(":")
+    fix = "'module:function', a function of a list of (labels, predicted) pairs, one per batch"
     if not colon:
-        raise ValueError(
-            f"metric={name!r} is unknown{did_you_mean(name, METRICS)}; or give 'module:function', "
-            "a function of a list of (labels, predicted) pairs, one per batch"
-        )
+        raise ValueError(f"metric={name!r} is unknown{did_you_mean(name, METRICS)}; or give {fix}")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"metric={name!r} cannot be imported: {error}") from error
+        function = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a user's module may raise anything
+        raise ValueError(
+            f"metric={name!r} cannot be imported ({type(error).__name__}: {error}); give {fix}"
+        ) from error
+    if not callable(function):
+        raise ValueError(
+            f"metric={name!r} is of type {type(function).__name__}, which cannot be called; give "
+            f"{fix}"
+        )
+    return function
 
 
 def score(metric: Metric, batches: Sequence[Batch]) -> float:

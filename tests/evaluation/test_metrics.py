@@ -1,5 +1,6 @@
 """Metrics: against scikit-learn, and whether they depend on how examples are batched."""
 
+import re
 import warnings
 
 import numpy as np
@@ -68,8 +69,21 @@ def test_metrics_have_names():
     assert metrics.metric_named("pnoise_jax.evaluation.metrics:accuracy") is metrics.accuracy
     with pytest.raises(ValueError, match="metric='macrof1' is unknown; did you mean 'macro_f1'"):
         metrics.metric_named("macrof1")
-    with pytest.raises(ValueError, match="metric='nowhere:f' cannot be imported: No module"):
-        metrics.metric_named("nowhere:f")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere:f", "cannot be imported (ModuleNotFoundError: No module named 'nowhere')"),
+        ("os:nothere", "cannot be imported (AttributeError: module 'os' has no attribute"),
+        (":f", "cannot be imported (ValueError"),
+        ("os:sep", "is of type str, which cannot be called"),
+    ],
+)
+def test_a_metric_that_cannot_be_used_is_refused_with_a_fix(name, message):
+    expected = f"metric={name!r} {re.escape(message)}.*; give 'module:function', a function of"
+    with pytest.raises(ValueError, match=expected):
+        metrics.metric_named(name)
 
 
 @pytest.mark.parametrize("name", sorted(metrics.METRICS))
