@@ -28,9 +28,12 @@ _OUT = flags.DEFINE_string(
 def draw(sweeps: list[str], out: Path) -> None:
     """Writes the tables and the figure, and prints what they show."""
     models = {}
+    if not sweeps:
+        raise ValueError("--sweeps=: give the work directory of one sweep or more")
     for workdir in sweeps:
-        trained = bridge.read_models(workdir)
-        base = read_config(Path(workdir), name="base_config.json")
+        with main.naming(f"--sweeps={','.join(sweeps)}"):
+            trained = bridge.read_models(workdir)
+            base = read_config(Path(workdir), name="base_config.json")
         if base.data.name in models:
             raise ValueError(
                 f"--sweeps={','.join(sweeps)}: two of them have data.name={base.data.name!r}; "

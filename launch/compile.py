@@ -52,9 +52,8 @@ def run(config: ml_collections.ConfigDict) -> None:
     console = create_console()
     say = functools.partial(console.print, soft_wrap=True, highlight=False)
     if _OUT.value is not None:
-        writing.require_local(_OUT.value, named=f"--out={_OUT.value!r}")
         out = Path(_OUT.value).expanduser()
-        writing.require_places(out.parent, named=f"--out={_OUT.value!r}", files=(out.name,))
+        writing.require_file_place(out, named=f"--out={_OUT.value!r}")
     experiment = ahead_of_time.build(config, topology)
     say(f"{config.model.name}, {config.batch_size} examples, on {topology.description}")
     outcome = ahead_of_time.compile_run(

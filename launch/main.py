@@ -1,10 +1,12 @@
 """Runs a main program: common flags, errors without tracebacks, exit codes."""
 
+import contextlib
 import io
+import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,20 @@ def whole_numbers(
         once = "" if repeats else ", each once"
         raise ValueError(f"--{flag}={given}: give one or more numbers{once}")
     return numbers
+
+
+@contextlib.contextmanager
+def naming(flag: str) -> Iterator[None]:
+    """Begins the message of a ValueError or an OSError with a flag, such as ``--lists=FILE``.
+
+    Raises:
+      ValueError, OSError: the block has raised one.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"{flag}: {error}") from error
 
 
 def command_line(program: str) -> str:
@@ -149,9 +165,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
                 f"error: --config={file}: get_config() returns None; end it with 'return config'",
                 WRONG_COMMAND,
             )
-        end(f"error: {error}\n(--help lists the flags)", WRONG_COMMAND)
+        end(f"error: {_describe_missing(text)}\n(--help lists the flags)", WRONG_COMMAND)
     except Exception as error:
         run_flags.end_on_config_error(error)
+
+
+def _describe_missing(text: str) -> str:
+    """Replaces the lines of absl's message on required flags that are not set."""
+    line = r"^flag --(\w+)=None: Flag --\1 must have a value other than None\.$"
+    meaning = lambda match: f"--{match[1]} is required: {flags.FLAGS[match[1]].help}"  # noqa: E731
+    return re.sub(line, meaning, text, flags=re.MULTILINE)
 
 
 def _summary(error: Exception) -> str:

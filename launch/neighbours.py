@@ -46,18 +46,22 @@ _OUT = flags.DEFINE_string("out", None, "JSON file for all numbers.")
 
 def run() -> None:
     """Counts the batch mates, and prints and writes the results."""
-    sizes = main.whole_numbers("batch_sizes", _SIZES.value)
+    sizes = main.whole_numbers("batch_sizes", _SIZES.value, minimum=1)
+    out = None if _OUT.value is None else Path(_OUT.value).expanduser()
+    if out is not None:
+        writing.require_file_place(out, named=f"--out={_OUT.value!r}")
     orders = known_orders()
     for file in _LISTS.value:
-        orders[file] = read_list(file)
+        with main.naming(f"--lists={','.join(_LISTS.value)}"):
+            orders[file] = read_list(file)
     for text in _SPLITS.value:
         orders[text] = _stored_labels(text)
     rows = [neighbours(x, name=name, batch_sizes=sizes) for name, x in orders.items()]
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000
     create_console(width=width).print(_table(rows, sizes))
-    if _OUT.value is not None:
+    if out is not None:
         content = [dataclasses.asdict(row) for row in rows]
-        writing.replace_file(Path(_OUT.value).expanduser(), json.dumps(content, indent=1) + "\n")
+        writing.replace_file(out, json.dumps(content, indent=1) + "\n")
 
 
 def _stored_labels(text: str) -> np.ndarray:

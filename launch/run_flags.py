@@ -48,8 +48,12 @@ def define_run_flags(
             writing.require_local(given, named=f"--workdir={given!r}")
         except ValueError as error:
             end(f"error: {error}", WRONG_COMMAND)
+    if workdir_required:  # before --config, which an error then names second
+        flags.mark_flag_as_required("workdir")
     if config_required or given is None or _given_on_command_line("config") is not None:
-        config = define_config_flag()
+        config = define_config_flag(
+            "" if config_required else "; by default, the config of the run in --workdir"
+        )
     else:
         _define_data_dir()
         try:
@@ -60,17 +64,21 @@ def define_run_flags(
             config = config_flags.DEFINE_config_dict("config", stored, "The config of the run.")
         except Exception as error:
             end_on_config_error(error)
-    if workdir_required:
-        flags.mark_flag_as_required("workdir")
     return config, workdir
 
 
-def define_config_flag() -> flags.FlagHolder:
-    """Defines --config and --data_dir, for programs that need no run."""
+def define_config_flag(default: str = "") -> flags.FlagHolder:
+    """Defines --config and --data_dir, for programs that need no run.
+
+    Args:
+      default: what --help adds about the config that is used without the flag.
+    """
     _define_data_dir()
     _find_config_file()
     config = config_flags.DEFINE_config_file(
-        "config", None, "Config file, or the name of a built-in config, such as digits_vit."
+        "config",
+        None,
+        f"Config file, or the name of a built-in config, such as digits_vit{default}.",
     )
     flags.mark_flag_as_required("config")
     return config

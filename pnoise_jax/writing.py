@@ -204,6 +204,31 @@ def require_places(
             raise PermissionError(f"{named}: {place} cannot be read and written: change its mode")
 
 
+def require_file_place(file: Path, *, named: str) -> None:
+    """Checks, before long work, that a file can be written.
+
+    Args:
+      file: its path.
+      named: how messages refer to it, such as ``--out='FILE'``.
+
+    Raises:
+      ValueError: it is a URL.
+      OSError: its directory does not exist or is not writable, or something blocks the file.
+    """
+    require_local(file, named=named)
+    directory = file.absolute().parent
+    if not directory.is_dir():
+        raise NotADirectoryError(
+            f"{named}: there is no directory {str(directory)!r}: create it, or name another file"
+        )
+    require_places(directory, named=named, files=(file.name,))
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{named}: the directory {str(directory)!r} is not writable: change its mode, or name "
+            "another file"
+        )
+
+
 def file_name(text: str, *, longest: int = 100, between: str = "_") -> str:
     """Turns any text into part of a file name: letters, digits and a few punctuation marks.
 

@@ -175,3 +175,11 @@ def test_a_file_that_appeared_meanwhile_stays(tmp_path):
         write_new(out, lambda: out.write_text("another's"))
     assert out.read_text() == "another's"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_without_a_directory_is_refused(tmp_path):
+    writing.require_file_place(tmp_path / "x.json", named="--out")
+    with pytest.raises(NotADirectoryError, match=r"--out: there is no directory .*: create it"):
+        writing.require_file_place(tmp_path / "none" / "x.json", named="--out")
+    with pytest.raises(OSError, match=r"--out: .* is a directory, but a file of that name"):
+        writing.require_file_place(tmp_path, named="--out")

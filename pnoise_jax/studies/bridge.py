@@ -4,6 +4,7 @@ Reads a sweep that evaluates each training twice at the same site: with a noise 
 batch, and with the representation erased (`noise.Erase`), as in `configs/bridge.py`.
 """
 
+import csv
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,13 +76,18 @@ def read_models(workdir: str | os.PathLike) -> list[Model]:
         not have.
     """
     path = Path(workdir) / "results.csv"
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv_rows(file)
+    fix = "give the work directory of launch.sweep --config configs/bridge.py:digits"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv_rows(file)
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error.strerror or error}): {fix}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a table in CSV ({error}): {fix}") from error
     missing = [field for field in (*_MODEL, "noise.name") if rows and field not in rows[0]]
     if missing or not rows:
         raise ValueError(
-            f"{path} has no {missing[0] if missing else 'row'}: give the work directory of "
-            "launch.sweep --config configs/bridge.py:digits, or of one that sweeps "
+            f"{path} has no {missing[0] if missing else 'row'}: {fix}, or of one that sweeps "
             f"{', '.join((*_MODEL, 'noise.name'))}"
         )
     noisy = [row for row in rows if row["noise.name"] != "erase"]

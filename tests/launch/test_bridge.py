@@ -2,6 +2,8 @@
 
 import csv
 
+import pytest
+
 from pnoise_jax.studies import bridge
 from tests.launch import command
 from tests.studies.test_bridge import ROWS, write_sweep
@@ -32,7 +34,18 @@ def test_it_writes_a_table_for_each_sweep_and_one_figure(tmp_path):
         assert "contains files from other sweeps (bridge_" in errors
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
-    code, _, errors = command.run("bridge", f"--sweeps={tmp_path / 'none'}", f"--out={out}")
-    assert code == 1
-    assert "results.csv" in errors
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sweeps="], "--sweeps=: give the work directory of one sweep or more"),
+        (["--sweeps=none"], "--sweeps=none: none/results.csv cannot be read (No such file or di"),
+        ([], "--sweeps is required: Work directories of the sweeps."),
+    ],
+)
+def test_a_missing_sweep_is_named_with_its_flag(tmp_path, flags, message):
+    code, _, errors = command.run("bridge", *flags, f"--out={tmp_path / 'out'}")
+    assert code in (1, 64)  # 64 of a flag that is missing
+    assert f"error: {message}" in errors
     assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()

@@ -45,6 +45,16 @@ def test_the_two_cells_of_a_training_become_one_model(tmp_path):
     assert (found.drop, found.over_clean, found.over_shuffled) == (30.0, 10.5, 20.5)
 
 
+def test_a_directory_without_a_readable_table_is_refused_with_a_fix(tmp_path):
+    with pytest.raises(
+        OSError, match=r"results\.csv cannot be read \(.*\): give the work directory"
+    ):
+        bridge.read_models(tmp_path)
+    (tmp_path / "results.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"results\.csv is not a table in CSV \(.*: give the work"):
+        bridge.read_models(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

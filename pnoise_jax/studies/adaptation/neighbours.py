@@ -63,7 +63,9 @@ def neighbours(
         raise ValueError(f"{name} has no labels: give at least one")
     for size in batch_sizes:
         if size < 1:
-            raise ValueError(f"batch_sizes={tuple(batch_sizes)}: {size} is below 1")
+            raise ValueError(
+                f"batch_sizes={tuple(batch_sizes)}: {size} is below 1; give sizes of at least 1"
+            )
     counts = np.bincount(labels).astype(np.int64)
     n = len(labels)
     pure, same = {}, {}
@@ -109,7 +111,13 @@ def read_list(file: str | os.PathLike) -> np.ndarray:
       OSError: the file cannot be read.
     """
     labels = []
-    text = Path(file).expanduser().read_text("utf-8", "replace")
+    try:
+        text = Path(file).expanduser().read_text("utf-8", "replace")
+    except OSError as error:
+        raise OSError(
+            f"{file} cannot be read ({error.strerror or error}): give the path of a list of images "
+            "and labels"
+        ) from error
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue

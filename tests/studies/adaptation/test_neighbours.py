@@ -81,11 +81,18 @@ def test_a_list_that_is_none_is_refused(tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("labels", "sizes", "message"),
-    [([], (2,), "has no labels"), ([1], (0,), "0 is below 1")],
+    [([], (2,), "has no labels"), ([1], (0,), "0 is below 1; give sizes of at least 1")],
 )
 def test_what_cannot_be_counted_is_refused(labels, sizes, message):
     with pytest.raises(ValueError, match=message):
         neighbours(np.array(labels, np.int64), name="none", batch_sizes=sizes)
+
+
+def test_a_list_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(
+        OSError, match=r"Art\.txt cannot be read \(No such file or directory\): give"
+    ):
+        read_list(tmp_path / "Art.txt")
 
 
 def test_a_single_image_has_no_mates():
