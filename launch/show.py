@@ -46,7 +46,13 @@ def run(config, workdir: str | None) -> None:
     if parallel.are_several():
         raise ValueError("--multi_host: figures are drawn on one host; leave the flag out")
     settings = _settings(_STRENGTHS.value)
-    out, named = Path(_OUT.value).expanduser(), f"--out={_OUT.value!r}"
+    out = Path(_OUT.value).expanduser()
+    with writing.removing_empty(out):
+        _show(config, workdir, settings, out)
+
+
+def _show(config, workdir: str | None, settings: showing.ShowSettings, out: Path) -> None:
+    named = f"--out={_OUT.value!r}"
     writing.make_directory(out, named=named)
     writing.require_places(out, named=named, files=("show.csv", "show.json", "images.svg"))
     shown = showing.show(config, workdir, settings)

@@ -26,7 +26,13 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the data sets.")
 
 def run() -> None:
     """Computes the tables, and prints and writes them."""
-    out, named = Path(_OUT.value).expanduser(), f"--out={_OUT.value!r}"
+    out = Path(_OUT.value).expanduser()
+    with writing.removing_empty(out):
+        _compute(out)
+
+
+def _compute(out: Path) -> None:
+    named = f"--out={_OUT.value!r}"
     writing.make_directory(out, named=named)
     writing.require_places(out, named=named, files=("theory.md", "theory.json"))
     workdir = Path(_WORKDIR.value or out / "digits_vit").expanduser()

@@ -229,6 +229,23 @@ def require_file_place(file: Path, *, named: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def removing_empty(directory: Path) -> Iterator[None]:
+    """If the block fails, removes this directory and its parents where it created them empty.
+
+    A program can then check early that it can write there, and leaves nothing behind on an error.
+    """
+    missing = [] if is_url(directory) else [directory, *directory.parents]
+    missing = [place for place in missing if not os.path.lexists(place)]
+    try:
+        yield
+    except BaseException:
+        for place in missing:
+            with contextlib.suppress(OSError):  # it was not created, or has content
+                place.rmdir()
+        raise
+
+
 def file_name(text: str, *, longest: int = 100, between: str = "_") -> str:
     """Turns any text into part of a file name: letters, digits and a few punctuation marks.
 

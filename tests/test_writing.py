@@ -177,6 +177,31 @@ def test_a_file_that_appeared_meanwhile_stays(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
+def fail_below(directory, *files):
+    with writing.removing_empty(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            file.touch()
+        raise ValueError("wrong")
+
+
+def test_directories_that_a_failed_block_leaves_empty_are_removed(tmp_path):
+    with pytest.raises(ValueError, match="wrong"):
+        fail_below(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_directories_with_content_and_those_of_before_stay(tmp_path):
+    (tmp_path / "before").mkdir()
+    with pytest.raises(ValueError, match="wrong"):
+        fail_below(tmp_path / "before")
+    with pytest.raises(ValueError, match="wrong"):
+        fail_below(tmp_path / "a" / "b", tmp_path / "a" / "file")
+    with writing.removing_empty(tmp_path / "c"):
+        (tmp_path / "c").mkdir()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "before", "c", "file"]
+
+
 def test_a_file_without_a_directory_is_refused(tmp_path):
     writing.require_file_place(tmp_path / "x.json", named="--out")
     with pytest.raises(NotADirectoryError, match=r"--out: there is no directory .*: create it"):

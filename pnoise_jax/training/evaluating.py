@@ -1,9 +1,10 @@
 """The evaluation of a run or of imported weights, and its report."""
 
+import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import ml_collections
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import evaluation, parallel, runs
+from pnoise_jax import evaluation, parallel, runs, writing
 from pnoise_jax.evaluation import Protocol
 from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import RunDirectory
@@ -51,15 +52,16 @@ def evaluate(
       ValueError, OSError: as `train`; FileNotFoundError if there is no run or no checkpoint.
       StoppedError: a signal arrived; no report is written.
     """
-    agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
-    console = create_main_console()
-    show = functools.partial(console.print, soft_wrap=True, highlight=False)
-    opened = open_run(config, workdir, show, place=functools.partial(open_place, workdir, out))
-    run = opened.run
-    show(screen.describe_noise(run.experiment))
-    for sentence in run.experiment.describe_scoring():
-        show(sentence)
-    return report(run, opened.mesh, opened.path, console)
+    with leaving_no_empty_place(workdir, out):
+        agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
+        console = create_main_console()
+        show = functools.partial(console.print, soft_wrap=True, highlight=False)
+        opened = open_run(config, workdir, show, place=functools.partial(open_place, workdir, out))
+        run = opened.run
+        show(screen.describe_noise(run.experiment))
+        for sentence in run.experiment.describe_scoring():
+            show(sentence)
+        return report(run, opened.mesh, opened.path, console)
 
 
 class Opened(NamedTuple):
@@ -120,6 +122,20 @@ def open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Pat
     path = runs.make_writable(place, flag=flag, may_be_in_bucket=True)
     reports.require_places(path, named=f"--{flag}={str(place)!r}")
     return path
+
+
+@contextlib.contextmanager
+def leaving_no_empty_place(
+    workdir: str | os.PathLike, out: str | os.PathLike | None
+) -> Iterator[None]:
+    """Removes the directories that the block creates for the report if it fails before writing."""
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            flags = {"workdir": workdir} if out is None else {"workdir": workdir, "out": out}
+            for flag, place in flags.items():
+                path = runs.locate(place, flag=flag).absolute()
+                stack.enter_context(writing.removing_empty(path))
+        yield
 
 
 def report(

@@ -25,6 +25,7 @@ from pnoise_jax.terminal import printable
 from pnoise_jax.training import agreement, data_version, reports, run_config
 from pnoise_jax.training.evaluating import (
     create_main_console,
+    leaving_no_empty_place,
     measure,
     open_place,
     open_run,
@@ -63,6 +64,16 @@ def evaluate_sets(
         anything is evaluated.
     """
     names = expand(sets)
+    with leaving_no_empty_place(workdir, out):
+        return _evaluate(config, workdir, names, out)
+
+
+def _evaluate(
+    config: ml_collections.ConfigDict | None,
+    workdir: str | os.PathLike,
+    names: Sequence[str],
+    out: str | os.PathLike | None,
+) -> dict[str, Any]:
     base = run_config.read_config(workdir) if config is None else config
     agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
     on_all_hosts(lambda: _require_prepared(names, base.data.data_dir))

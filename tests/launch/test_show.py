@@ -54,3 +54,4 @@ def test_bad_input_ends_with_one_clear_message(tmp_path, data_dir, flag, message
     assert code in (1, 64)  # 64 of a flag that absl refuses
     assert message in errors
     assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()

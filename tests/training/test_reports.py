@@ -122,6 +122,16 @@ def test_out_leaves_the_run_alone(run, tmp_path):
     assert files(directory) == before
 
 
+def test_an_evaluation_that_fails_leaves_no_empty_directory(run, tmp_path):
+    directory, _ = run
+    config = training.read_config(directory)
+    config.evaluation.batch_size = 10_000
+    with pytest.raises(ValueError, match=r"evaluation\.batch_size=10000"):
+        training.evaluate(config, directory, out=tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+    assert directory.exists()
+
+
 def test_other_weights_of_the_same_config_are_another_measurement(run, tmp_path, monkeypatch):
     """As a run has that was trained again on another machine, or with another version."""
     directory, _ = run

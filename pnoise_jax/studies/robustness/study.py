@@ -108,17 +108,18 @@ def run_curves_of(
     _require_one_host()
     settings = settings or CurveSettings()
     writing.require_local(out, named=f"--out={str(out)!r}")
-    path, console = Path(out).expanduser().absolute(), create_console()
-    writing.make_directory(path, named=f"--out={str(out)!r}")
-    writing.require_places(path, named=f"--out={str(out)!r}", files=report.FILES)
-    experiment = training.build(config or training.read_config(workdir))
-    require_classification(experiment)
-    report.require_own(path, experiment.config, settings, named=f"--out={str(out)!r}")
-    run = training.restore(workdir, config, mesh=parallel.data_mesh())
-    arm = Path(workdir).expanduser().absolute().name
-    measured = [measure(run, settings, arm=arm, report=console.print)]
-    experiments = {arm: run.experiment}
-    return _finish(path, run.experiment.config, measured, experiments, settings, command, console)
+    path = Path(out).expanduser().absolute()
+    with writing.removing_empty(path):
+        writing.make_directory(path, named=f"--out={str(out)!r}")
+        writing.require_places(path, named=f"--out={str(out)!r}", files=report.FILES)
+        experiment = training.build(config or training.read_config(workdir))
+        require_classification(experiment)
+        report.require_own(path, experiment.config, settings, named=f"--out={str(out)!r}")
+        run = training.restore(workdir, config, mesh=parallel.data_mesh())
+        arm, console = Path(workdir).expanduser().absolute().name, create_console()
+        measured = [measure(run, settings, arm=arm, report=console.print)]
+        arms, config = {arm: run.experiment}, run.experiment.config
+        return _finish(path, config, measured, arms, settings, command, console)
 
 
 def _require_one_host() -> None:
