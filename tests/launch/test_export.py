@@ -128,7 +128,10 @@ def test_the_weights_of_a_checkpoint_go_where_those_of_its_run_go(run, exported,
 
 
 def test_a_name_of_another_format_is_refused(run, tmp_path):
-    with pytest.raises(ValueError, match=r"model.pth'.* is safetensors.*name it model.safetensors"):
+    with pytest.raises(
+        ValueError,
+        match=r"model.pth'.*: the format is safetensors, .*name the file model.safetensors",
+    ):
         weights.export(run, tmp_path / "model.pth")
     assert not list(tmp_path.iterdir())
 

@@ -323,11 +323,10 @@ def _train_missing(
         if not missing:
             raise
         fix = "; leave --seeds out to audit the weights as they are" if config.weights else ""
-        kind = OSError if isinstance(error, OSError) else ValueError
+        kind = OSError if isinstance(error, OSError) else training.ConfigError
         raise kind(
-            f"{error} (there is no run of seed {tables.series(missing)}, so it would be trained"
-            f"{fix})"
-        ) from None
+            f"{error} (an audit would train a run of seed {tables.series(missing)}{fix})"
+        ) from error
     for seed in seeds:
         runs[seed] = existing.get(seed, workdir / f"seed_{seed}")
         if max(RunDirectory(runs[seed]).steps(), default=0) < total:

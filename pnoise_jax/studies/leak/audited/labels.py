@@ -245,7 +245,7 @@ def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> 
     if unknown:
         raise ValueError(
             f"label {unknown[0]!r} is not in class_names ({len(unknown)} such names; known are "
-            f"{', '.join(list(numbers)[:5])}, …)"
+            f"{', '.join(list(numbers)[:5])}{', …' * (len(numbers) > 5)})"
         )
     return np.array([numbers[label] for label in labels], np.int32)
 
