@@ -98,6 +98,11 @@ def signed(value: float, decimals: int = 1) -> str:
     return f"+{text}" if round(value, decimals) > 0 else text
 
 
+def points(value: float) -> str:
+    """Formats a number of points: 1 point, 0.5 points."""
+    return "1 point" if value == 1 else f"{value:g} points"
+
+
 def with_interval(row: Mapping[str, Any]) -> str:
     """Formats top-1 and its interval, in percent: 98.8 (97.4 to 100.0)."""
     low, high = row["interval"]

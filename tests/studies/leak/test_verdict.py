@@ -10,7 +10,7 @@ from launch.benchmark import verdict_cases, verdicts
 from pnoise_jax import studies
 from pnoise_jax.studies.leak import verdict
 from pnoise_jax.studies.leak.checks.dependence import Dependence
-from pnoise_jax.studies.leak.verdict import KINDS, judge
+from pnoise_jax.studies.leak.verdict import KINDS, judge, unresolved
 from pnoise_jax.studies.leak.verdict.evidence import gather
 
 CLASSES = 10
@@ -272,6 +272,31 @@ def test_a_leak_needs_every_piece_of_evidence(evidence):
     assert judged(explained) == ("order_effect", "harm")
     like_random = dataclasses.replace(evidence.class_order, p_adjusted=0.2)
     assert judged(dataclasses.replace(evidence, class_order=like_random)) == ("undecided", "harm")
+
+
+def test_a_gain_that_is_not_called_a_leak_says_why(evidence):
+    """It must not deny a pull that the interventions show."""
+    own = dataclasses.replace(evidence.own_predictions, p_adjusted=0.5)
+    found = dataclasses.replace(evidence, own_predictions=own, p_labels=0.5)
+    assert found.follows_mates(0.05) == 1
+    assert judged(found)[0] == "undecided"
+    text = unresolved.undecided(found, 0.05, 1.0)
+    assert "labels of batch mates move the logits" in text
+    assert "sorting by labels is not shown to score more" in text
+
+    pulls = evidence.interventions.pulls
+    away = {
+        k: dataclasses.replace(p, p_toward=p.p_away, p_away=p.p_toward) for k, p in pulls.items()
+    }
+    against = dataclasses.replace(evidence.interventions, pulls=away)
+    text = unresolved.undecided(dataclasses.replace(found, interventions=against), 0.05, 1.0)
+    assert "away from the class of the mates" in text
+    assert "No intervention" not in text
+
+    none = {k: dataclasses.replace(p, p_toward=1.0, p_away=1.0) for k, p in pulls.items()}
+    unseen = dataclasses.replace(evidence.interventions, pulls=none)
+    text = unresolved.undecided(dataclasses.replace(found, interventions=unseen), 0.05, 1.0)
+    assert "No intervention shows that the labels of batch mates are read." in text
 
 
 def test_nothing_that_depends_on_the_batch_is_cleared_without_a_bound(evidence):

@@ -1,7 +1,7 @@
 """Sentences for a question that the data do not resolve, and what would resolve it."""
 
 from pnoise_jax.studies.leak.verdict.kinds import FEW_ERRORS, Evidence
-from pnoise_jax.studies.reporting.tables import signed
+from pnoise_jax.studies.reporting.tables import points, signed
 
 
 def undecided(evidence: Evidence, level: float, equivalence: float) -> str:
@@ -22,14 +22,30 @@ def undecided(evidence: Evidence, level: float, equivalence: float) -> str:
             "reset what it remembers, and audit again."
         )
     elif gains:
-        sentences.append(_no_pull(evidence))
+        sentences.append(_why_not_a_leak(evidence, level))
     else:
         sentences.append(_what_would_resolve(evidence, level, equivalence))
     return " ".join(sentences)
 
 
-def _no_pull(evidence: Evidence) -> str:
+def _why_not_a_leak(evidence: Evidence, level: float) -> str:
     """Says why a gain in class order is not called a leak."""
+    direction = evidence.follows_mates(level)
+    if direction > 0:
+        return (
+            "The labels of batch mates move the logits, yet sorting by labels is not shown to "
+            "score more than sorting by these predictions. More examples of each class would tell."
+        )
+    if direction < 0:
+        return (
+            "The interventions move the logits away from the class of the mates, which does not "
+            "explain a gain in class order. More examples of each class would tell."
+        )
+    return _no_pull(evidence)
+
+
+def _no_pull(evidence: Evidence) -> str:
+    """Says that no intervention shows a pull, and what would."""
     if evidence.interventions is None:
         return f"The interventions could not be made: {evidence.no_interventions}."
     sentence = "No intervention shows that the labels of batch mates are read."
@@ -84,8 +100,3 @@ def ceiling(evidence: Evidence) -> str:
         f"The clean accuracy is {evidence.clean:.1f} %, so an order can add "
         f"{100 - evidence.clean:.1f} points at most: audit harder examples."
     )
-
-
-def points(number: float) -> str:
-    """Returns "1 point", "0.5 points"."""
-    return "1 point" if number == 1 else f"{number:g} points"

@@ -12,7 +12,7 @@ from pnoise_jax.studies.leak.verdict.kinds import (
     leaks_as_given,
     order_effects,
 )
-from pnoise_jax.studies.reporting.tables import signed
+from pnoise_jax.studies.reporting.tables import points, signed
 
 
 def text(
@@ -213,9 +213,7 @@ def _honest(evidence: Evidence, kinds: tuple[str, ...], equivalence: float) -> s
     if "honest_gain" in kinds:
         return f"{where}, it gains {evidence.honest.value:.1f} points {interval}."
     if "no_effect" in kinds:
-        return (
-            f"{where}, it changes accuracy by {effect}, less than {unresolved.points(equivalence)}."
-        )
+        return f"{where}, it changes accuracy by {effect}, less than {points(equivalence)}."
     return f"{where}, its effect is not resolved: {effect} points."
 
 
