@@ -201,6 +201,10 @@ def _evidence(noise, clean, size) -> dict[str, Any]:
             "value": class_sorted,
             "mean": shuffled,
             "p_adjusted": 1e-9 if found else 0.4,
+            "orders": RANDOM_ORDERS,
+            "below": RANDOM_ORDERS if class_sorted > shuffled else 0,
+            "above": RANDOM_ORDERS if class_sorted < shuffled else 0,
+            "interval": [class_sorted - shuffled - 3, class_sorted - shuffled + 3],
         },
         "interventions": {"mates": size - 1, "pairs": 55, "pulls": pulls},
     }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pnoise_jax.studies import decisions
 from pnoise_jax.studies.reporting import tables
 from pnoise_jax.studies.reporting import verdict_labels as kinds
 
@@ -21,26 +22,28 @@ def mean_over(audit: Mapping[str, Any]) -> str:
 def figure_title(audit: Mapping[str, Any], name: str) -> str:
     """Returns the title of a figure."""
     verdict = kinds.headline_finding(audit)["verdict"]
-    level = 1 - audit["confidence"]
     if name == "purity":
         title = "Accuracy by the share of batch mates with the same label"
-        if kinds.order_matters(verdict) and kinds.class_order_sign(verdict, level):
+        if kinds.order_matters(verdict) and kinds.class_order(audit):
             title = "Sorting alone moves the accuracy"
         elif kinds.independent(verdict):
             title = "Sorting does not change the accuracy"
         return _of_the_noise(audit, title)
     if name == "orders":
-        title = "Class order is not distinguishable from random orders"
+        title = "Class order does not stand out from random orders"
         if kinds.independent(verdict):
             title = "All orders agree exactly"
-        elif sign := kinds.class_order_sign(verdict, level):
+        elif sign := kinds.class_order(audit):
             title = f"Class order scores {'above' if sign > 0 else 'below'} random orders"
+        elif decisions.is_within(verdict["evidence"]["class_order"], audit["equivalence"]):
+            bound = tables.points(audit["equivalence"])
+            title = f"Class order scores within {bound} of random orders"
         return _of_the_noise(audit, title)
     if name == "interventions":
         title = "No pull towards the class of the mates is resolved"
         if kinds.independent(verdict):
             title = "The mates change nothing"
-        elif sign := kinds.pull(verdict, level):
+        elif sign := kinds.pull(audit):
             title = f"Logits move {'towards' if sign > 0 else 'away from'} the class of the mates"
         return _of_the_noise(audit, title)
     return {"protocols": "The three protocols.", "per_class": "Accuracy by class."}[name]
@@ -140,7 +143,7 @@ def dependence(check: Mapping[str, Any]) -> str:
 
 def _protocols_figure(audit: Mapping[str, Any]) -> str:
     verdict = kinds.headline_finding(audit)["verdict"]
-    sign = kinds.class_order_sign(verdict, 1 - audit["confidence"])
+    sign = kinds.class_order(audit)
     names = list(verdict["kinds"])
     if "order_effect" in names and ("leak" in names or not sign):
         names.remove("order_effect")  # squares show the leak, or nothing

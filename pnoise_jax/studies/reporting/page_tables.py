@@ -148,7 +148,8 @@ def interventions(audit: Mapping[str, Any]) -> Table:
 
     def line(row: Mapping[str, Any]) -> Line:
         numbers = [tables.number(row[key]) for key in ("called", "called_other")]
-        ends = [tables.signed(row["logit"], 2), tables.p_value(row["p_toward"])]
+        ends = [tables.signed(row["logit"], 2)]
+        ends += [tables.p_value(row[key]) for key in ("p_toward", "p_away")]
         return Line(prose.target(row), [str(row["batches"]), *numbers, *ends])
 
     details = {
@@ -159,7 +160,7 @@ def interventions(audit: Mapping[str, Any]) -> Table:
     return Table(
         "interventions",
         captions.interventions_table(audit),
-        (*heads, "logit shift, sd", "p, towards the mates"),
+        (*heads, "logit shift, sd", "p, towards the mates", "p, away from them"),
         *_split(audit, _by_cell(audit["interventions"], line), details),
         strong=2,
     )

@@ -79,7 +79,7 @@ def reading(audit: Mapping[str, Any]) -> dict[str, str]:
     if "no_effect" in held or "undecided" in held:
         terms["Bound of equivalence"] = (
             f"The audit says that there is no effect only if the whole interval lies within "
-            f"±{audit['equivalence']:g} points."
+            f"±{tables.points(audit['equivalence'])}."
         )
     return terms
 
@@ -126,8 +126,9 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
         "another order falls among these. p-values are corrected by Holm’s method over all order "
         "tests of the audit.",
         "Interventions": "Sign-flip permutation tests over pairs of disjoint groups of mates, so "
-        "that no example counts twice as a mate. They are one-sided; each kind of target gets an "
-        "equal share of the level.",
+        "that no example counts twice as a mate. They are one-sided. Each kind of target and each "
+        "direction (towards the class of the mates, away from it) gets an equal share of the "
+        "level.",
     }
     if audit["clean_check"]:
         check = audit["clean_check"]
@@ -199,7 +200,10 @@ def _paper(noises: set[str | None]) -> str:
 
 
 def _why_the_order_matters(audit: Mapping[str, Any]) -> dict[str, str]:
-    if all(kinds.independent(finding["verdict"]) for finding in audit["findings"]):
+    # A verdict is about one batch size, and this about all of them.
+    checks = [kinds.independent(finding["verdict"]) for finding in audit["findings"]]
+    checks += [check["independent"] for check in audit.get("dependence", ())]
+    if all(checks):
         return {
             "Why nothing leaked": "In all batches that were tried, each prediction was the same, "
             "whatever the other examples of its batch. So nothing leaked, and no order of the test "

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from pnoise_jax.studies import decisions
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -113,23 +115,15 @@ def independent(verdict: Mapping[str, Any]) -> bool:
     return "independent" in verdict["kinds"]
 
 
-def class_order_sign(verdict: Mapping[str, Any], level: float) -> int:
-    """Returns 1 or -1 if class order scores significantly above or below random orders, else 0."""
-    test = verdict["evidence"]["class_order"]
-    if independent(verdict) or test["p_adjusted"] > level:
+def class_order(audit: Mapping[str, Any]) -> int:
+    """Returns 1 or -1 if the verdict has class order above or below random orders, else 0."""
+    verdict = headline_finding(audit)["verdict"]
+    return decisions.class_order_sign(verdict, 1 - audit["confidence"], audit["equivalence"])
+
+
+def pull(audit: Mapping[str, Any]) -> int:
+    """Returns 1 if the verdict has predictions move towards their mates' class, -1 away, else 0."""
+    interventions = headline_finding(audit)["verdict"]["evidence"]["interventions"]
+    if interventions is None:
         return 0
-    return 1 if test["value"] > test["mean"] else -1
-
-
-def pull(verdict: Mapping[str, Any], level: float) -> int:
-    """Returns 1 if predictions move towards their mates' class, -1 if away from it, else 0.
-
-    The first target with a significant result decides. Each has an equal share of the level.
-    """
-    interventions = verdict["evidence"]["interventions"]
-    pulls = [] if interventions is None else list(interventions["pulls"].values())
-    for each in pulls:
-        for p_value, sign in ((each["p_toward"], 1), (each["p_away"], -1)):
-            if p_value <= level / len(pulls):
-                return sign
-    return 0
+    return decisions.pull_direction(interventions["pulls"], 1 - audit["confidence"])

@@ -1,11 +1,16 @@
 """The words of the page: they follow from the verdict, and never contradict it."""
 
+import json
 import re
 
+import numpy as np
 import pytest
 
+from pnoise_jax import studies
+from pnoise_jax.studies.leak.checks import interventions
 from pnoise_jax.studies.reporting import page
 from pnoise_jax.studies.reporting import verdict_labels as kinds
+from pnoise_jax.studies.reporting.figure_captions import figure_title
 from tests.studies.example_audit import bare_audit, digits_audit
 from tests.studies.example_page import Page, with_captions, with_finding
 
@@ -58,7 +63,7 @@ def test_a_leak_in_the_order_as_given_is_not_said_of_class_order():
     text = with_captions(with_finding(bare_audit(("leak",)), class_order=flat)).text
     assert "is the leak" not in text
     assert "The leak is in the data set’s own order" in text
-    assert "Class order is not distinguishable" in text
+    assert "Class order does not stand out from random orders." in text
 
 
 def test_class_order_that_gains_for_reasons_unknown_is_not_called_a_leak():
@@ -85,6 +90,81 @@ def test_a_distance_is_said_to_be_one_thing():
     by_files = with_captions(with_finding(bare_audit(("order_effect",)), class_order=flat)).text
     assert "is the effect of the order" not in by_files
     assert "something other than the labels of batch mates" in by_files
+
+
+def test_class_order_stands_out_by_the_rules_of_the_verdict():
+    """The orders' title once looked only at p, at the whole level."""
+
+    def title(kinds, **test):
+        test = {"mean": 70.0, "orders": 40, "below": 40, "above": 0, "interval": [2.0, 9.0]} | test
+        return figure_title(with_finding(bare_audit(kinds), class_order=test), "orders")
+
+    out, below = "Class order does not stand out from random orders.", {"below": 0, "above": 40}
+    assert title(("undecided",), value=75, p_adjusted=0.04).startswith("Class order scores above")
+    # Two of forty random orders score more: the verdict says that no order stands out.
+    assert title(("undecided",), value=75, p_adjusted=0.04, above=2) == out
+    # A loss must show at half the level, and be larger than the bound.
+    assert title(("undecided",), value=65, p_adjusted=0.04, **below) == out
+    lost = {"value": 65, "p_adjusted": 0.02} | below
+    assert title(("order_effect",), **lost).startswith("Class order scores below")
+    within = "Class order scores within 1 point of random orders."
+    assert title(("undecided",), **lost | {"interval": [-0.9, -0.1]}) == within
+    # A small gain of an order that the verdict says is worth nothing.
+    small = {"value": 70.3, "p_adjusted": 0.001, "interval": [0.1, 0.5]}
+    assert title(("honest_gain",), **small) == within
+
+
+def test_an_audit_whose_title_once_contradicted_it():
+    """Batches of one class help by p, but not by the rank."""
+    labels, settings = np.arange(200) % 5, {"batch_sizes": (40,), "orders": 20, "purity_steps": 2}
+    numbers = np.arange(200.0)[:, None]
+
+    def apply(b, *, clean=False):
+        i = b[:, 0].round().astype(int)
+        right = (i // 5) % 10 >= 3
+        if not clean and len(set(labels[i])) == 1:
+            right |= (i // 5) % 20 == 2
+        elif not clean and {0, 1, 2} <= set(i):
+            right[:] = True
+        return 2.0 * np.eye(5)[(labels[i] + ~right) % 5]
+
+    audit = studies.audit(
+        apply,
+        (numbers, labels),
+        clean=lambda b: apply(b, clean=True),
+        settings=studies.AuditSettings(**settings),
+    )
+    assert "No order stands out." in audit.verdict.text
+    title = figure_title(audit.content, "orders")
+    assert title == "Class order does not stand out from random orders."
+    # Its evidence is enough for pages that are drawn again.
+    again = json.loads(json.dumps(audit.content))
+    assert figure_title(again, "orders") == title
+
+
+@pytest.mark.parametrize(("p_value", "told"), [(0.05 / 6 + 1e-9, False), (0.05 / 6 - 1e-9, True)])
+def test_each_direction_of_each_target_has_a_part_of_the_level(p_value, told):
+    pulls = {kind: {"p_toward": 1.0, "p_away": p_value} for kind in interventions.TARGETS}
+    audit = bare_audit(("undecided",))
+    audit = with_finding(audit, interventions={"mates": 9, "pairs": 9, "pulls": pulls})
+    title = figure_title(audit, "interventions")
+    assert ("away from" in title) == told
+    rest = {"called": 0.0, "called_other": 0.0, "logit": 0.0, "batches": 1}
+    judged = interventions.Interventions(
+        mates=9,
+        pairs=9,
+        pulls={kind: interventions.Pull(**pull, **rest) for kind, pull in pulls.items()},
+    )
+    assert judged.direction(1 - audit["confidence"]) == -told
+
+
+def test_predictions_that_depend_on_the_batch_at_another_size_can_depend_on_the_order():
+    audit = bare_audit(("independent", "harm"))
+    assert "Why nothing leaked" in with_captions(audit).text
+    other = {"noise_id": audit["headline"]["noise_id"], "batch_size": 50, "independent": False}
+    text = with_captions(audit | {"dependence": [other]}).text
+    assert "Why nothing leaked" not in text
+    assert "Why the order can matter" in text
 
 
 def test_titles_name_the_noise_where_there_are_several():

@@ -12,6 +12,7 @@ import numpy as np
 import scipy
 
 from pnoise_jax import evaluation
+from pnoise_jax.studies import decisions
 from pnoise_jax.studies.leak.checks.mate_groups import Groups
 
 WANTED_BATCHES = 256  # for each kind of target except the blank one
@@ -106,14 +107,9 @@ class Interventions:
     def direction(self, level: float) -> int:
         """1 if predictions move towards their mates' class, -1 if away from it, else 0.
 
-        The kinds of target are tested in the order of `TARGETS`; each kind and direction has an
-        equal part of the level.
+        The kinds of target are tested in the order of `TARGETS`; see `pull_direction`.
         """
-        for pull in self.pulls.values():
-            for p_value, sign in ((pull.p_toward, 1), (pull.p_away, -1)):
-                if p_value <= level / (2 * len(self.pulls)):
-                    return sign
-        return 0
+        return decisions.pull_direction({k: vars(pull) for k, pull in self.pulls.items()}, level)
 
 
 def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned:

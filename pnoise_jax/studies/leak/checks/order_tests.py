@@ -10,6 +10,7 @@ import numpy as np
 import scipy
 
 from pnoise_jax import evaluation
+from pnoise_jax.studies import decisions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +46,8 @@ class OrderTest:
         return self.value - self.mean
 
     def sign(self, level: float) -> int:
-        """1 or -1 if the order is shown to score more or less, else 0.
-
-        Both the test and the rank must show it: accuracies of few examples are far from normal.
-        """
-        beyond = self.above if self.difference > 0 else self.below
-        resolved = self.p_adjusted <= level and beyond <= level / 2 * self.orders
-        return int(np.sign(self.difference)) if resolved else 0
+        """1 or -1 if the order is shown to score more or less, else 0; see `order_sign`."""
+        return decisions.order_sign(vars(self), level)
 
     @property
     def flat(self) -> bool:
@@ -60,8 +56,7 @@ class OrderTest:
 
     def within(self, bound: float) -> bool:
         """Whether the whole interval of the difference lies inside (-bound, bound)."""
-        low, high = self.interval
-        return -bound < low and high < bound
+        return decisions.is_within(vars(self), bound)
 
 
 def among(values: np.ndarray, others: np.ndarray, *, least: float, confidence: float) -> OrderTest:
