@@ -104,11 +104,17 @@ def interventions_table(audit: Mapping[str, Any]) -> str:
 
 def check_table(audit: Mapping[str, Any]) -> str:
     """Returns the caption of the table of the exact check."""
-    return (
-        "Two checks without statistics. In some batches, all mates of an example are replaced and "
-        "its logits are compared. And the prediction of each example is compared across all orders "
-        "that were scored; “changed predictions” are those that differ between orders."
+    caption = (
+        "Two checks without statistics. In some batches, about half of the examples are replaced "
+        "in each of several calls, and the logits of those that stay are compared; each mate of an "
+        "example is replaced in some call in which the example stays. And the predictions in all "
+        "orders that were scored are compared with those in the first random order. “Examples "
+        "predicted differently” have another prediction in some order of one kind; the number is "
+        "for the kind with the most."
     )
+    if len(audit["seeds"]) > 1:
+        caption += " Batches and examples are counted for each seed and added up."
+    return caption
 
 
 def meter_table(audit: Mapping[str, Any]) -> str:

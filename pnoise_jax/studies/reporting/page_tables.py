@@ -168,16 +168,22 @@ def interventions(audit: Mapping[str, Any]) -> Table:
 
 def exact_check(audit: Mapping[str, Any]) -> Table:
     """Returns the table of the exact check: whether predictions depend on the batch."""
+    seeds = len(audit["seeds"])
+
+    def examples(check: Mapping[str, Any]) -> str:
+        return str(check["examples"]) if seeds == 1 else f"{seeds} × {check['examples']}"
+
     groups = []
     for finding in audit["findings"]:
         check = finding["verdict"]["evidence"]["dependence"]
-        compared = f"{check['examples']} × {check['orders']}" if check["orders"] else tables.MISSING
-        changed = str(check["changed"]) if check["orders"] else tables.MISSING
+        orders, changed = tables.MISSING, tables.MISSING
+        if check["orders"]:
+            orders, changed = str(check["orders"]), f"{check['changed']} of {examples(check)}"
         cells = [tables.small(check["largest_change"]), tables.small(check["allowed"])]
-        cells += [str(check["batches"]), compared, changed]
+        cells += [str(check["batches"]), orders, changed]
         groups.append(Group(_title(finding), [Line(captions.dependence(check), cells)]))
     heads = ("result", "largest change of a logit", "allowed for rounding", "batches")
-    heads += ("examples × orders", "changed predictions")
+    heads += ("orders", "examples predicted differently")
     return Table("check", captions.check_table(audit), heads, groups)
 
 

@@ -231,3 +231,15 @@ def test_few_classes_are_all_there():
     assert "All classes, first those that change most" in text
     assert "6 of 6" not in text
     assert all(c["name"] in text for c in audit["per_class"])
+
+
+def test_the_exact_check_says_what_it_counts():
+    audit = bare_audit(("leak",))
+    text = with_captions(audit).text
+    assert " 62 987 of 1000 " in text
+    assert "counted for each seed" not in text
+    assert "about half of the examples are replaced" in text
+    assert "all mates" not in text
+    text = with_captions(audit | {"seeds": [0, 1]}).text
+    assert " 62 987 of 2 × 1000 " in text
+    assert "Batches and examples are counted for each seed" in text

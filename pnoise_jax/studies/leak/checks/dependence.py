@@ -31,7 +31,8 @@ class Dependence:
       batches: number of batches in the direct check.
       examples: number of examples whose predictions were compared in all orders, for each model.
       orders: number of those orders.
-      changed: number of predictions that differed between orders, in the kind with the most.
+      changed: number of examples predicted differently in some order of one kind, in the kind with
+        the most; summed over models.
       differs: whether predictions differed between orders by more than rounding.
       differs_by_size: whether they differed between batch sizes, single examples included.
     """
@@ -54,7 +55,7 @@ class Dependence:
 
     @classmethod
     def over_seeds(cls, by_seed: list["Dependence"]) -> "Dependence":
-        """Returns the worst of all seeds; adds up batches and changed predictions."""
+        """Returns the worst of all seeds; adds up batches and changed examples."""
         worst = max(by_seed, key=lambda d: d.largest_change / max(d.allowed, 1e-30))
         return dataclasses.replace(
             worst,
