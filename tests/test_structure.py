@@ -28,7 +28,14 @@ FOLDERS = (
     "studies",
     "launch",
 )
-SMALL = ("registry", "terminal", "writing", "stopping", "buckets")  # these import no folder
+SMALL = (
+    "registry",
+    "terminal",
+    "writing",
+    "stopping",
+    "buckets",
+    "counting",
+)  # these import no folder
 NOISE_MAY_IMPORT = {"jax", "flax", "numpy"}
 
 

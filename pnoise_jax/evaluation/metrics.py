@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pnoise_jax.counting import counted
 from pnoise_jax.registry import did_you_mean
 
 Batch = tuple[np.ndarray, np.ndarray]  # labels and predicted classes, (b,) each
@@ -124,16 +125,16 @@ def score(metric: Metric, batches: Sequence[Batch]) -> float:
     """
     name = getattr(metric, "__name__", repr(metric))
     fix = "give a function from a list of (labels, predicted) pairs, one per batch, to a number"
+    count = counted(len(batches), "batch", "batches")
     try:
         value = metric(batches)
         number = float(value)
     except Exception as error:
         raise ValueError(
-            f"metric {name} failed on {len(batches)} batches: {type(error).__name__}: {error}; "
-            f"{fix}"
+            f"metric {name} failed on {count}: {type(error).__name__}: {error}; {fix}"
         ) from error
     if not np.isfinite(number):
-        raise ValueError(f"metric {name} returned {number} for {len(batches)} batches; {fix}")
+        raise ValueError(f"metric {name} returned {number} for {count}; {fix}")
     return number
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from pnoise_jax.counting import counted
+
 DEFAULT_BATCH_SIZES = (10, 50, 100)
 MIN_BATCHES = 5  # in a protocol; an interval over fewer says nothing
 MIN_ORDERS = 20
@@ -101,16 +103,16 @@ class AuditSettings:
             mixed_batches), or makes too few batches.
         """
         counts = np.bincount(labels)
-        if np.count_nonzero(counts) < 2:
+        if len(labels) != 1 and np.count_nonzero(counts) < 2:
             raise ValueError(
                 f"all {len(labels)} examples of {what} have the same label: with one class there "
                 "is no class order, and no label to read; give examples of at least two classes"
             )
-        largest = int(counts.max())
+        largest, examples = int(counts.max()), counted(len(labels), "example")
         most = len(labels) // MIN_BATCHES
         if largest < 2 or most < 2:
             raise ValueError(
-                f"{what} has {len(labels)} examples, at most {largest} of one class: an audit "
+                f"{what} has {examples}, at most {largest} of one class: an audit "
                 f"needs a class of at least 2, and at least {2 * MIN_BATCHES} examples; use a "
                 "larger split"
             )
@@ -120,18 +122,18 @@ class AuditSettings:
         for size in self.batch_sizes:
             if size > len(labels):
                 raise ValueError(
-                    f"batch_sizes={size}: {what} has only {len(labels)} examples; use a smaller "
+                    f"batch_sizes={size}: {what} has only {examples}; use a smaller "
                     "batch or a larger split"
                 )
             if size > largest and not self.mixed_batches:
                 raise ValueError(
                     f"batch_sizes={size}: class-sorted batches of one class are impossible, as the "
-                    f"largest class of {what} has {largest} examples; use at most {largest}, or "
-                    "allow mixed_batches"
+                    f"largest class of {what} has {counted(largest, 'example')}; use at most "
+                    f"{largest}, or allow mixed_batches"
                 )
             if size > most:
                 raise ValueError(
-                    f"batch_sizes={size}: {what} with {len(labels)} examples gives fewer than "
+                    f"batch_sizes={size}: {what} with {examples} gives fewer than "
                     f"{MIN_BATCHES} batches, too few for an interval; use at most {most}"
                 )
         return self

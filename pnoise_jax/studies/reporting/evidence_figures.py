@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pnoise_jax.counting import counted
 from pnoise_jax.studies.reporting import prose, style, tables
 from pnoise_jax.studies.reporting.figures import add_legend, wrapped
 from pnoise_jax.studies.reporting.style import (
@@ -76,7 +77,8 @@ def interventions(audit: Mapping[str, Any]) -> Figure:
     for cell in shown:
         if cell not in groups:
             continue
-        heading = f"{wrapped(cell[0])}\nbatch {cell[1]}, {groups[cell][0]['mates']} mates"
+        mates = counted(groups[cell][0]["mates"], "mate")
+        heading = f"{wrapped(cell[0])}\nbatch {cell[1]}, {mates}"
         y += 0.9 + 0.65 * (1 + heading.count("\n"))
         headings.append((y - 0.65, heading))
         placed += [(y + i, row) for i, row in enumerate(groups[cell])]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pnoise_jax.counting import counted
 from pnoise_jax.studies.reporting import figure_captions as captions
 from pnoise_jax.studies.reporting import prose, style, tables
 from pnoise_jax.terminal import printable
@@ -153,7 +154,7 @@ def interventions(audit: Mapping[str, Any]) -> Table:
         return Line(prose.target(row), [str(row["batches"]), *numbers, *ends])
 
     details = {
-        cell: f"{rows[0]['mates']} mates, {rows[0]['pairs']} pairs"
+        cell: f"{counted(rows[0]['mates'], 'mate')}, {counted(rows[0]['pairs'], 'pair')}"
         for cell, rows in tables.by_cell(audit["interventions"]).items()
     }
     heads = ("target", "batches", "called the class of its mates, %", "called the other class, %")

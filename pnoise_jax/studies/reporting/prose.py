@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pnoise_jax.counting import counted
 from pnoise_jax.studies.reporting import figure_captions as captions
 from pnoise_jax.studies.reporting import tables
 from pnoise_jax.studies.reporting import verdict_labels as kinds
@@ -13,13 +14,15 @@ LINEAR_TRANSFORMS = {"optimal", "cyclic_shift", "reverse", "dense"}
 
 def subject(audit: Mapping[str, Any]) -> str:
     """Returns one line: what was audited, and on which data."""
-    seeds = len(audit["seeds"])
+    classes = counted(audit["num_classes"], "class", "classes")
+    if audit["per_class"] and (held := len(audit["per_class"])) != audit["num_classes"]:
+        classes = f"{held} of the model’s {classes}"
     split = f", {audit['split']} split" if audit["split"] else ""
     trained = audit["config"] is not None
     parts = (
         audit["model"],
-        f"{audit['dataset']}{split}: {audit['n']} examples of {audit['num_classes']} classes",
-        f"{seeds} seed{'' if seeds == 1 else 's'}" if trained else "",
+        f"{audit['dataset']}{split}: {counted(audit['n'], 'example')} of {classes}",
+        counted(len(audit["seeds"]), "seed") if trained else "",
         str(audit["date"]).partition("T")[0],
     )
     return " · ".join(part for part in parts if part)
@@ -133,8 +136,9 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
     if audit["clean_check"]:
         check = audit["clean_check"]
         topics["Clean reference"] = (
-            f"{check['examples']} examples were given to the clean model with other batch "
-            f"mates; their logits changed by at most "
+            f"Of {counted(check['examples'], 'example')}, about half were replaced in each of "
+            "several calls of the clean model, so that each mate of an example was replaced in "
+            "some call; the logits of those that stayed changed by at most "
             f"{tables.small(check['largest_logit_difference'])}."
         )
     if audit["config"] is not None:
@@ -175,7 +179,7 @@ def headline_note(audit: Mapping[str, Any]) -> str:
     )
     return (
         f"{note} Class-sorted is one order, with the files of a class as the data set has them; "
-        f"{permuted['orders']} orders with these files permuted score "
+        f"{counted(permuted['orders'], 'order')} with these files permuted score "
         f"{tables.number(permuted['top1'])} % on average."
     )
 

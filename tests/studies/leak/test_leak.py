@@ -277,6 +277,7 @@ def test_default_batch_sizes_hold_one_class():
         ((np.ones((2, 4)), np.array([-1, 1])), "labels go down to -1"),
         ((np.ones((2, 4)), np.array(["cat", "dog"])), "labels are names, such as 'cat': give"),
         ((np.ones((60, 4)), np.ones(60, int)), "all 60 examples of the data have the same label"),
+        ((np.ones((1, 4)), np.ones(1, int)), "the data has 1 example, at most 1 of one class"),
         ((np.ones((6, 4)), np.arange(6) % 2), "needs a class of at least 2, and at least 10 exam"),
         ((np.ones((0, 4)), np.ones(0, int)), "there are none"),
     ],

@@ -299,6 +299,11 @@ def test_a_gain_that_is_not_called_a_leak_says_why(evidence):
     assert "No intervention shows that the labels of batch mates are read." in text
 
 
+@pytest.mark.parametrize(("errors", "told"), [(1.0, "1 example wrong"), (2.0, "2 examples wrong")])
+def test_few_errors_are_counted(evidence, errors, told):
+    assert told in unresolved.ceiling(dataclasses.replace(evidence, clean_errors=errors))
+
+
 def test_nothing_that_depends_on_the_batch_is_cleared_without_a_bound(evidence):
     order = dataclasses.replace(evidence.class_order, p_adjusted=0.2, interval=(-0.5, 2.0))
     open_question = dataclasses.replace(evidence, class_order=order)

@@ -243,3 +243,21 @@ def test_the_exact_check_says_what_it_counts():
     text = with_captions(audit | {"seeds": [0, 1]}).text
     assert " 62 987 of 2 × 1000 " in text
     assert "Batches and examples are counted for each seed" in text
+
+
+def test_the_head_counts_the_classes_that_have_examples():
+    audit = digits_audit()
+    assert "1000 examples of 10 classes ·" in with_captions(audit).text
+    audit["per_class"] = audit["per_class"][:3]
+    assert "1000 examples of 3 of the model’s 10 classes ·" in with_captions(audit).text
+
+
+def test_one_thing_is_singular():
+    audit = digits_audit()
+    audit["clean_check"] = {"examples": 1, "largest_logit_difference": 0.0}
+    for row in audit["interventions"]:
+        row |= {"mates": 1, "pairs": 1}
+    text = with_captions(audit | {"seeds": [0]}).text
+    assert "1 mate, 1 pair " in text
+    assert "1 seed ·" in text
+    assert not re.search(r"\b1 (mates|pairs|seeds|examples|orders)\b", text)

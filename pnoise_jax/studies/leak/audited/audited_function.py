@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pnoise_jax import evaluation
+from pnoise_jax.counting import counted
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import largest_change
 
@@ -150,7 +151,9 @@ class AuditedFunction:
             )
         self._classes = logits.shape[1]
         if self._last_label >= self._classes:
-            raise ValueError(f"label {self._last_label}: {what} returns {self._classes} logits")
+            raise ValueError(
+                f"label {self._last_label}: {what} returns {counted(self._classes, 'logit')}"
+            )
 
 
 def _listed(rows: np.ndarray) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pnoise_jax.counting import counted
 from pnoise_jax.data import class_names as names_of_classes
 
 _DEPTH = 8  # of nested data sets, such as a subset of a subset
@@ -37,8 +38,8 @@ def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> 
         raise ValueError(f"label {labels.max()}: give class numbers, the columns of the logits")
     if class_names is not None and labels.max() >= len(class_names):
         raise ValueError(
-            f"label {labels.max()}: class_names has {len(class_names)} names, for the labels 0 to "
-            f"{len(class_names) - 1}"
+            f"label {labels.max()}: class_names has {counted(len(class_names), 'name')}, for the "
+            f"labels 0 to {len(class_names) - 1}"
         )
     return labels.astype(np.int32)
 
@@ -244,8 +245,8 @@ def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> 
     unknown = sorted({*composed} - numbers.keys())
     if unknown:
         raise ValueError(
-            f"label {unknown[0]!r} is not in class_names ({len(unknown)} such names; known are "
-            f"{', '.join(list(numbers)[:5])}{', …' * (len(numbers) > 5)})"
+            f"label {unknown[0]!r} is not in class_names ({counted(len(unknown), 'such name')}; "
+            f"known are {', '.join(list(numbers)[:5])}{', …' * (len(numbers) > 5)})"
         )
     return np.array([numbers[label] for label in labels], np.int32)
 

@@ -1,6 +1,6 @@
 """Whether predictions depend on the other examples of a batch: checked exactly, not estimated.
 
-There are two checks. The direct one replaces the mates in batches of the test set and compares the
+There are two checks. The direct one replaces mates in batches of the test set and compares the
 logits, up to rounding. The other compares every example's prediction in all orders that were
 scored: if none differs, the accuracy is the same in all of these orders.
 """

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pnoise_jax.counting import counted
 from pnoise_jax.studies.leak.audited.examples import Examples, is_loader, read_batch, read_batches
 from pnoise_jax.studies.leak.audited.frameworks import as_batch_function
 
@@ -127,8 +128,8 @@ def _batches(apply: Any, x: Any, limit: int) -> Iterator["_Batch"]:
             yield _Batch.of(apply, examples, f"batch {number} of the loader: ")
     if not tried:
         raise ValueError(
-            f"the loader gave {read} batches, none with two different examples; give a loader with "
-            "a larger batch size"
+            f"the loader gave {counted(read, 'batch', 'batches')}, none with two different "
+            "examples; give a loader with a larger batch size"
         )
 
 
@@ -225,6 +226,8 @@ def _most_influential_mate(batch: "_Batch", example: int) -> str:
         sizes.append(float(_distances(outputs, batch.reference)[example]))
     best = int(np.argmax(sizes))
     if not sizes[best]:
+        if len(nearest) == 1:
+            return "Replacing its only mate alone does not change it"
         return f"None of its {len(nearest)} nearest mates changes it by itself"
     return f"Replacing example {nearest[best]} alone changes it by {sizes[best]:.3g}"
 
@@ -236,8 +239,8 @@ def _alone(batch: "_Batch", example: int) -> np.ndarray:
     except Exception as error:
         raise AssertionError(
             f"{batch.where}example {example} depends on its batch: apply accepts it with "
-            f"{len(batch.x) - 1} others, but not alone ({type(error).__name__}: {error}). "
-            f"{_CAUSES}; a function compiled for one batch size needs a wrapper that pads"
+            f"{counted(len(batch.x) - 1, 'other')}, but not alone ({type(error).__name__}: "
+            f"{error}). {_CAUSES}; a function compiled for one batch size needs a wrapper that pads"
         ) from error
     return batch.checked(outputs, 1)
 

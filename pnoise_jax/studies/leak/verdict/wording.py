@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pnoise_jax.counting import counted
 from pnoise_jax.evaluation import Estimate
 from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 from pnoise_jax.studies.leak.verdict import unresolved
@@ -189,8 +190,8 @@ def _dependence(evidence: Evidence, sizes: Sequence[int]) -> str:
     return (
         f"This was checked, not estimated, in batches of {_listed(sizes)}: each of "
         f"{checked.examples} examples has the same prediction in all of {checked.orders} orders, "
-        f"and replacing the mates in {checked.batches} batches changed no logit. So nothing "
-        "leaked in these batches, and no order mattered."
+        f"and replacing mates in {counted(checked.batches, 'batch', 'batches')} changed no logit. "
+        "So nothing leaked in these batches, and no order mattered."
     )
 
 
