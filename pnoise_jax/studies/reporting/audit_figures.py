@@ -190,10 +190,22 @@ def _draw_classes(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
     names = [c["name"] for c in ordered]
     names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in names]
     ax.set_xticks(x, names)
-    if sum(map(len, names)) + 2 * len(names) > 60:  # horizontal names would overlap
+    ax.set_xlim(-0.5, len(ordered) - 0.5)  # a column for each class, with room for its name
+    if not _fit(names):
         ax.tick_params(axis="x", rotation=90)
     ax.set_xlabel("class, ordered by clean accuracy")
     ax.grid(visible=False, axis="x")
+
+
+def _fit(names: Sequence[str]) -> bool:
+    """Returns whether horizontal names fit into columns of the figure's width."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=style.STYLE["font.family"], size=style.STYLE["xtick.labelsize"])
+    column = 72 * 0.85 * style.WIDTH / len(names)  # points; the rest is left of the axes
+    widths = [text_to_path.get_text_width_height_descent(n, font, ismath=False)[0] for n in names]
+    return max(widths) + 4 <= column
 
 
 def _draw_class_curves(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:

@@ -176,6 +176,22 @@ def test_long_class_names_are_shortened_and_turned():
     assert "x" * 15 + "…" in {label.get_text() for label in labels}
 
 
+@pytest.mark.parametrize("letter", ["i", "n", "W"])
+@pytest.mark.parametrize("count", [2, 3, 4, 10])
+def test_no_class_name_is_cut_off_or_overlaps(count, letter):
+    audit = digits_audit()
+    audit["per_class"] = audit["per_class"][:count]
+    for c in audit["per_class"]:
+        c["name"] = letter * 16
+    figure = audit_figures.per_class(audit)
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    edges = np.array([(box.x0, box.x1) for box in boxes])
+    assert edges.min() >= 0
+    assert edges.max() <= figure.bbox.width
+    assert np.all(edges[1:, 0] > edges[:-1, 1])
+
+
 def test_many_classes_are_shown_as_sorted_curves():
     audit = glyphs_audit()
     figure = audit_figures.per_class(audit)
