@@ -179,12 +179,14 @@ def _purity_figure(audit: Mapping[str, Any]) -> str:
 
 
 def _orders_figure(audit: Mapping[str, Any]) -> str:
+    has_cross = any(row["order"] == "as given" for row in audit["orders"])
+    cross = "Cross: the data set’s own order, as the examples were given. " if has_cross else ""
     return (
         f"Dots: the accuracies in {audit['shuffled_orders']} random orders of the same examples; "
         "bar: from the lowest to the highest. Squares: class order, with files in the data set’s "
         "order (filled) and permuted within each class (hollow). Triangles: sorted by the clean "
-        "model’s own predictions, which needs no label. Vertical line: clean accuracy, which no "
-        f"order changes.{' Axes differ.' if len(audit['findings']) > 1 else ''}"
+        f"model’s own predictions, which needs no label. {cross}Vertical line: clean accuracy, "
+        f"which no order changes.{' Axes differ.' if len(audit['findings']) > 1 else ''}"
     )
 
 

@@ -244,4 +244,9 @@ def _intervals(audit: Mapping[str, Any]) -> str:
     )
     if audit["interval_over"] == "examples" and audit["config"] is not None:
         words += " They do not cover other training runs."
+    if audit["interval_over"] != "examples" and len(audit["seeds"]) == 2:
+        words += (
+            " With two seeds they are too narrow if the seeds differ by several points: in "
+            "simulations, 95 % intervals then held the true accuracy in 85 to 92 % of cases."
+        )
     return words

@@ -261,3 +261,20 @@ def test_one_thing_is_singular():
     assert "1 mate, 1 pair " in text
     assert "1 seed ·" in text
     assert not re.search(r"\b1 (mates|pairs|seeds|examples|orders)\b", text)
+
+
+def test_the_cross_is_explained_where_it_is_drawn():
+    audit = digits_audit()
+    assert "Cross: the data set’s own order" in with_captions(audit).text
+    audit["orders"] = [row for row in audit["orders"] if row["order"] != "as given"]
+    assert "Cross:" not in with_captions(audit).text
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_intervals_over_two_seeds_are_said_to_be_too_narrow(seeds):
+    audit = digits_audit() | {"seeds": [*range(seeds)]}
+    audit["interval_over"] = "seeds and examples" if seeds > 1 else "examples"
+    assert ("With two seeds" in with_captions(audit).text) == (seeds == 2)
+    # Intervals over examples do not claim to cover other seeds.
+    examples = with_captions(audit | {"interval_over": "examples"}).text
+    assert "With two seeds" not in examples
