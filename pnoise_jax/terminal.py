@@ -5,8 +5,12 @@ from typing import IO, Any
 
 from rich import console as rich_console
 from rich.console import Console
+from rich.measure import Measurement
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
+
+_UNLIMITED = 10**6  # characters of a line
 
 
 def printable(text: str, *, multiline: bool = False) -> str:
@@ -39,6 +43,8 @@ def create_console(
     `printable` escapes all other characters. Call it on the content of a `rich.text.Text` first,
     because rich measures the width of that before the console escapes it.
 
+    A table is printed wider than the console rather than with any word or number cut short.
+
     Args:
       quiet: print nothing; for hosts other than the first.
       stderr: print to stderr instead of stdout.
@@ -57,7 +63,31 @@ def create_console(
 
 
 class _Console(Console):
-    """A console that makes every string and segment printable."""
+    """A console that makes every string and segment printable, and cuts no table."""
+
+    def print(self, *objects: Any, crop: bool | None = None, **options: Any) -> None:
+        """Prints as `Console.print` does, but keeps every word of a table whole.
+
+        rich itself shortens words to fit a narrow console, and then cuts off the right edge.
+        """
+        tables = [each for each in objects if isinstance(each, Table)]
+        for table in tables:
+            self._keep_words_whole(table)
+        super().print(*objects, crop=False if tables else crop, **options)
+
+    def _keep_words_whole(self, table: Table) -> None:
+        """Makes each column as wide as its longest word, or its longest line if it cannot wrap."""
+        unlimited = self.options.update(width=_UNLIMITED)
+        for column in table.columns:
+            parts = [part for part in (column.header, *column.cells) if part]
+            sizes = [Measurement.get(self, unlimited, part) for part in parts]
+            needed = (size.maximum if column.no_wrap else size.minimum for size in sizes)
+            column.min_width = max(column.min_width or 0, *needed, 1)
+        width = Measurement.get(self, unlimited, table).minimum
+        if width > self.width:
+            table.width = width
+            for column in table.columns:
+                column.width = column.min_width
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Escapes a string early, so that table columns are as wide as their content."""

@@ -54,6 +54,34 @@ def test_a_console_prints_text_as_it_is(kind):
         assert len({len(line) for line in file.getvalue().splitlines() if line[0] in "┃┏│"}) == 1
 
 
+@pytest.mark.parametrize("width", [10, 40, 80, 200])
+@pytest.mark.parametrize("no_wrap", [True, False])
+def test_a_table_is_never_cut(width, no_wrap):
+    file = io.StringIO()
+    table = Table(title="a title of several words")
+    table.add_column("cell")
+    table.add_column("a_path", overflow="fold")
+    for number in range(8):
+        table.add_column(f"column_{number}", justify="right", no_wrap=no_wrap)
+    numbers = [f"-{number}2.34 ± 11.8" for number in range(8)]
+    table.add_row("optimizer.learning_rate=0.001, noise.strength=0.5", "/a/b" * 9, *numbers)
+    create_console(file=file, width=width).print(table)
+    words = file.getvalue().split()
+    for number in range(8):
+        assert f"-{number}2.34" in words
+        assert f"column_{number}" in words
+    assert words.count("11.8") == 8
+    assert {"optimizer.learning_rate=0.001,", "noise.strength=0.5", "/a/b" * 9} <= {*words}
+
+
+def test_a_table_wraps_between_words_to_fit():
+    file = io.StringIO()
+    table = Table("a", "b")
+    table.add_row("some words " * 9, "1.25 more words")
+    create_console(file=file, width=40).print(table)
+    assert max(map(len, file.getvalue().splitlines())) <= 40
+
+
 def test_a_progress_bar_moves_the_cursor_and_its_text_does_not():
     file = io.StringIO()
     console = create_console(file=file, force_terminal=True, width=200, color_system=None)

@@ -246,8 +246,8 @@ def print_table(console: Console, content: Mapping[str, Any]) -> None:
     trained = f"step {content['step']}" if content["step"] else "weights as they are"
     title = Text(printable(f"{content['model']}, {trained}"))
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    table.add_column("test set", overflow="fold")
-    table.add_column("protocol", overflow="fold")
+    table.add_column("test set")
+    table.add_column("protocol")
     for heading in ("batch", "logits", "top-1 %", "top-5 %", "examples"):
         table.add_column(heading, justify="right")
     for each in content["sets"]:

@@ -182,9 +182,13 @@ def print_summary(console: Console, groups: Sequence[Group], *, title: str) -> N
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("cell", min_width=16, overflow="fold")
-    for column in (*PROTOCOLS, "Δ clean", "Δ inference"):
-        table.add_column(column.replace("_", "-"), justify="right")
+    table.add_column("cell", min_width=16)
+    for protocol in PROTOCOLS:
+        table.add_column(protocol.replace("_", "-"), justify="right", no_wrap=True)
+    for column, name in zip(("Δ clean", "Δ inference"), DIFFERENCES, strict=True):
+        # Only the words after the number and its interval may continue on the next line.
+        width = max(len(_cell(getattr(group, name), sign="+")) for group in groups)
+        table.add_column(column, justify="right", min_width=width)
     for group in groups:
         table.add_row(
             Text(printable(name_of(group.values))),

@@ -6,11 +6,11 @@ import math
 import types
 
 import pytest
-from rich.console import Console
 from scipy import stats
 
 from pnoise_jax.studies.sweep import summary as sweep_summary
 from pnoise_jax.studies.sweep.summary import mean_of, panels, summarise
+from pnoise_jax.terminal import create_console
 
 
 def test_the_interval_is_students():
@@ -75,9 +75,10 @@ def test_differences_are_from_the_first_group_paired_by_seed():
     assert same.difference.resolved is False
 
 
-def printed(groups):
+def printed(groups, width=160):
     text = io.StringIO()
-    sweep_summary.print_summary(Console(file=text, width=160), groups, title="a title")
+    console = create_console(file=text, width=width)
+    sweep_summary.print_summary(console, groups, title="a title")
     return text.getvalue()
 
 
@@ -180,3 +181,17 @@ def test_what_is_written_and_printed(tmp_path):
     assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
     assert sweep_summary.write_figure(tmp_path, groups[:2]) == []
     assert [path.name for path in tmp_path.iterdir()] == ["summary.csv"]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_narrow_console_loses_no_number(width):
+    clean = {(f"0.{line}23456789", seed): 9.0 * line for line in (1, 2, 3) for seed in "01"}
+    clean["0.323456789", "1"] = 90.0
+    groups = summarise(*sweep_of(clean, shuffled=50))
+    wide, narrow = (
+        printed(groups, columns).partition("Top-1")[0].replace("─", "") for columns in (300, width)
+    )
+    assert wide.count("±") == 3
+    assert wide.count("not resolved") == 2
+    assert sorted(narrow.split()) == sorted(wide.split())
+    assert "+49.5 ± 400.2" in narrow  # a number and its interval stay on one line
