@@ -11,10 +11,12 @@ from pnoise_jax.runs.directory import (
     require_layout,
     require_room,
 )
-from pnoise_jax.runs.layout import RunDirectory, is_in_bucket, locate
+from pnoise_jax.runs.layout import BASE_CONFIG, STUDY, RunDirectory, is_in_bucket, locate
 from pnoise_jax.runs.writers import Writer, Writers, find_writer, open_writers
 
 __all__ = [
+    "BASE_CONFIG",
+    "STUDY",
     "Checkpoints",
     "OtherStateError",
     "RunDirectory",

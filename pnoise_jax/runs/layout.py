@@ -11,6 +11,9 @@ from pnoise_jax import buckets, writing
 from pnoise_jax.buckets import BucketPath
 
 _STEP = re.compile("[0-9]{1,18}")
+BASE_CONFIG = "base_config.json"  # of a sweep or a study: the config that all of its runs share
+STUDY = "study.json"  # of a comparison of regularisers: what it compares
+_OF_STUDIES = (BASE_CONFIG, STUDY, "results.csv", "pairs.csv")
 COMMITTED = "commit_success.txt"  # the last file that Orbax writes for a checkpoint in a bucket
 
 
@@ -93,6 +96,19 @@ class RunDirectory:
     def has_run(self) -> bool:
         """Whether a run was started here."""
         return self.config.exists()
+
+    def study_file(self) -> Path | None:
+        """A file that shows that a sweep or a study has its runs in here; None if none does.
+
+        A report about a single run may be in that run's directory. An audit of several seeds has
+        runs in ``seed_*``, next to which the directory may itself be the run of one seed.
+        """
+        if is_in_bucket(self.path):  # studies write to local directories only
+            return None
+        files = [self.path / name for name in _OF_STUDIES]
+        if not self.has_run():
+            files += sorted(self.path.glob(f"seed_*/{self.config.name}"))
+        return next(filter(Path.exists, files), None)
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints here, in order."""

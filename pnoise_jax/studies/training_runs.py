@@ -22,6 +22,15 @@ def require_seeds(seeds: Sequence[int]) -> None:
             )
 
 
+def require_no_run(path: Path) -> None:
+    """Raises ValueError if the directory of a study contains a run of its own."""
+    if RunDirectory(path).has_run():
+        raise ValueError(
+            f"--workdir={str(path)!r} contains a run of launch.train; give the study its own "
+            "directory"
+        )
+
+
 def train_missing(
     experiment: training.Experiment, path: Path, *, title: str, console: Console
 ) -> None:

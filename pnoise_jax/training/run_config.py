@@ -30,13 +30,18 @@ def claim(
       described: the data, as returned by `data_version.describe`, to note or compare.
 
     Raises:
-      ValueError: the directory belongs to another config, or its run used other data of this name;
-        the error names what differs.
+      ValueError: the directory belongs to a sweep or a study, or to another config, or its run used
+        other data of this name; the error names what differs.
       OSError: the directory is not writable.
     """
     path = runs.make_writable(workdir, may_be_in_bucket=True)
     runs.require_layout(path)
     run = RunDirectory(path)
+    if (file := run.study_file()) is not None:
+        raise ValueError(
+            f"--workdir={str(workdir)!r} belongs to a sweep or a study, whose runs have their own "
+            f"directories in it (it has {file.relative_to(path)}): choose another directory"
+        )
     trained = run.has_checkpoint()
     if trained and not run.has_run():
         raise ValueError(

@@ -138,6 +138,26 @@ def test_a_work_directory_belongs_to_its_config(tmp_path):
         run_config.claim(tmp_path, config)
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["base_config.json", "results.csv", "study.json", "pairs.csv", "seed_3/config.json"],
+)
+def test_the_directory_of_a_study_is_refused(tmp_path, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("")
+    with pytest.raises(ValueError, match=rf"belongs to a sweep or a study.*\(it has {file}\)"):
+        run_config.claim(tmp_path, training.default_config())
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_run_goes_on_next_to_its_other_seeds_and_its_audit(tmp_path):
+    config = training.default_config()
+    run_config.claim(tmp_path, config)
+    (tmp_path / "audit").mkdir()
+    run_config.claim(tmp_path / "seed_1", config)
+    run_config.claim(tmp_path, config)
+
+
 def test_a_work_directory_that_cannot_be_used_is_named(tmp_path):
     config = training.default_config()
     (tmp_path / "file").write_text("")

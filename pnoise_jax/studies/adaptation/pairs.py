@@ -12,17 +12,18 @@ import numpy as np
 
 from pnoise_jax import runs
 from pnoise_jax.registry import did_you_mean
+from pnoise_jax.runs import BASE_CONFIG
 from pnoise_jax.studies.adaptation import pairs_page
 from pnoise_jax.studies.adaptation.methods import Method, Overrides
 from pnoise_jax.studies.adaptation.reference import official_metric
 from pnoise_jax.studies.adaptation.study import (
-    BASE,
     SEEDS,
     overrides_as_text,
     require_overrides,
     run_adaptation,
 )
 from pnoise_jax.studies.sweep.cells import override
+from pnoise_jax.studies.training_runs import require_no_run
 from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import differing, run_config
 from pnoise_jax.writing import csv_text, replace_file, require_places
@@ -75,6 +76,7 @@ def run_pairs(
     metric = metric or _official_metric(configs)
     path = runs.make_writable(workdir)
     require_places(path, named=f"--workdir={str(path)!r}", files=("pairs.csv", "pairs.html"))
+    require_no_run(path)
     settings = _settings(metric, seeds, overrides or {})
     studied = {name: _read(path / name, configs[name], settings, name in names) for name in pairs}
     console, rows = create_console(), []
@@ -127,7 +129,7 @@ def _read(
         study = json.loads((path / "adaptation.json").read_text("utf-8"))
     except FileNotFoundError:
         return None
-    changed = differing(run_config.read_config(path, name=BASE), config)
+    changed = differing(run_config.read_config(path, name=BASE_CONFIG), config)
     changed.pop("seed", None)
     if changed:
         raise _other_settings(path, changed, "choose another directory, or set these fields back")

@@ -12,18 +12,17 @@ from rich.console import Console
 
 from pnoise_jax import runs
 from pnoise_jax.noise import injections_from_config
-from pnoise_jax.runs import RunDirectory, write_config
+from pnoise_jax.runs import BASE_CONFIG, RunDirectory, write_config
 from pnoise_jax.studies.adaptation import measuring, reference, report, summary, wording
 from pnoise_jax.studies.adaptation.methods import Overrides, StudyRun, build_runs, choose
 from pnoise_jax.studies.sweep.cells import as_text
-from pnoise_jax.studies.training_runs import train_missing
+from pnoise_jax.studies.training_runs import require_no_run, train_missing
 from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import differing, run_config
 from pnoise_jax.writing import replace_file, require_places
 
 SEEDS = (0, 1, 2)
 VERSION = 1  # of adaptation.json
-BASE = "base_config.json"
 
 
 def run_adaptation(
@@ -106,14 +105,11 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
         fields that differ.
     """
     named = f"--workdir={str(path)!r}"
-    files = ("adaptation.json", "adaptation.csv", "adaptation.html", BASE)
+    files = ("adaptation.json", "adaptation.csv", "adaptation.html", BASE_CONFIG)
     require_places(path, named=named, files=files, directories=("runs", "measured"))
-    if RunDirectory(path).has_run():
-        raise ValueError(
-            f"{named} contains a run of launch.train; give the study its own directory"
-        )
-    if (path / BASE).exists():
-        stored = run_config.read_config(path, name=BASE)
+    require_no_run(path)
+    if (path / BASE_CONFIG).exists():
+        stored = run_config.read_config(path, name=BASE_CONFIG)
         changed = differing(stored, config)
         changed.pop("seed", None)
         if changed:
@@ -127,7 +123,7 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
                 "another directory, or set these fields back"
             )
     else:
-        write_config(path / BASE, config)
+        write_config(path / BASE_CONFIG, config)
     for directory in ("runs", "measured"):
         (path / directory).mkdir(exist_ok=True)
 

@@ -10,12 +10,13 @@ import ml_collections
 import numpy as np
 
 from pnoise_jax import writing
+from pnoise_jax.runs import STUDY
 from pnoise_jax.studies.regularisers.plan import Arm, Seeds, Setting
 from pnoise_jax.studies.sweep import override
 from pnoise_jax.studies.sweep import results as sweep_results
+from pnoise_jax.studies.training_runs import require_no_run
 from pnoise_jax.training import FIELDS, NOT_OF_RESULTS, flatten, starting_weights
 
-FILE = "study.json"
 SETTING_FILE = "setting.json"  # in the directory of a finished setting
 STAGES = ("tuning", "tuning_on_top", "test")  # the sweeps of a setting
 _SHOWN = 5  # the most differences that an error lists
@@ -80,11 +81,13 @@ def claim(
       settings: all settings of the comparison.
 
     Raises:
-      ValueError: the directory belongs to another comparison; the message lists the differences.
+      ValueError: the directory contains a run, or belongs to another comparison; the message lists
+        the differences.
       OSError: the directory cannot be read or written.
     """
-    writing.require_places(path, named=f"--workdir={str(path)!r}", files=(FILE,))
-    if not (path / FILE).exists():
+    writing.require_places(path, named=f"--workdir={str(path)!r}", files=(STUDY,))
+    require_no_run(path)
+    if not (path / STUDY).exists():
         differing = [
             each for name in described["settings"] for each in _other(path, name, described)
         ]
@@ -92,9 +95,9 @@ def claim(
             raise _another_study(path, differing)
         _require_same_sweeps(path, config, settings)
     try:
-        writing.create_file(path / FILE, json.dumps(described, indent=1) + "\n")
+        writing.create_file(path / STUDY, json.dumps(described, indent=1) + "\n")
     except FileExistsError:  # by an earlier call, or by a process that started at the same time
-        _require_same(path, _read(path / FILE), described)
+        _require_same(path, _read(path / STUDY), described)
 
 
 def _require_same(path: Path, stored: Any, described: Mapping[str, Any]) -> None:

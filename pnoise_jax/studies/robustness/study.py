@@ -11,7 +11,7 @@ import ml_collections
 from rich.console import Console
 
 from pnoise_jax import parallel, runs, training, writing
-from pnoise_jax.runs import RunDirectory, write_config
+from pnoise_jax.runs import BASE_CONFIG, RunDirectory, write_config
 from pnoise_jax.studies.robustness import masking, report
 from pnoise_jax.studies.robustness.arms import (
     Arms,
@@ -34,7 +34,6 @@ from pnoise_jax.training import differing, run_config
 
 SEEDS = (0, 1, 2, 3, 4)
 VERSION = 2  # of robustness.json
-_BASE = "base_config.json"
 
 
 def run_curves(
@@ -192,15 +191,15 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
         that differ.
     """
     named = f"--workdir={str(path)!r}"
-    files = (*report.FILES, _BASE)
+    files = (*report.FILES, BASE_CONFIG)
     writing.require_places(path, named=named, files=files, directories=("runs", "measured"))
     if RunDirectory(path).has_run():
         raise ValueError(
             f"{named} contains a run of launch.train; give the study its own directory, or leave "
             "--config out to measure the run"
         )
-    if (path / _BASE).exists():
-        changed = differing(run_config.read_config(path, name=_BASE), config)
+    if (path / BASE_CONFIG).exists():
+        changed = differing(run_config.read_config(path, name=BASE_CONFIG), config)
         changed.pop("seed", None)
         if changed:
             listed = "; ".join(
@@ -211,6 +210,6 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
                 "directory, or set these fields back"
             )
     else:
-        write_config(path / _BASE, config)
+        write_config(path / BASE_CONFIG, config)
     for directory in ("runs", "measured"):
         (path / directory).mkdir(exist_ok=True)

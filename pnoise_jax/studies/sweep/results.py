@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from pnoise_jax.runs import RunDirectory, write_config
+from pnoise_jax.runs import BASE_CONFIG, RunDirectory, write_config
 from pnoise_jax.studies.sweep import shards
 from pnoise_jax.studies.sweep.cells import Cell, text_at
 from pnoise_jax.studies.sweep.shards import Shard
@@ -26,8 +26,7 @@ FORMAT = 2  # of results.csv and summary.csv; increased when a column changes it
 PROTOCOLS = ("clean", "shuffled", "class_sorted")  # the first is without noise
 MEASURES = tuple(f"{protocol}_{name}" for protocol in PROTOCOLS for name in ("top1", "nll"))
 _FIXED = ("run", "updates", "n", *MEASURES)  # no config field has one of these names
-_BASE = "base_config.json"
-_FILES = ("results.csv", "summary.csv", "figure.svg", "figure.png", _BASE, "weights.json")
+_FILES = ("results.csv", "summary.csv", "figure.svg", "figure.png", BASE_CONFIG, "weights.json")
 
 Row = dict[str, str]
 
@@ -54,8 +53,8 @@ def claim(
       in_use: whether shards are running there; they may not have written results yet.
 
     Raises:
-      ValueError: the directory contains a run, or results of another base config; the message names
-        the fields that differ.
+      ValueError: the directory contains a run, another study, or results of another base config;
+        the message names the fields that differ.
       OSError: the directory cannot be written.
     """
     named = f"--workdir={str(path)!r}"
@@ -65,15 +64,21 @@ def claim(
             f"--workdir={str(path)!r} holds a run of launch.train; choose another directory for "
             "the sweep"
         )
+    if (path / "measured").exists():
+        raise ValueError(
+            f"--workdir={str(path)!r} holds another study, with the measurements in measured/; "
+            "choose another directory for the sweep"
+        )
     if has_results(path) or in_use:
-        if not (path / _BASE).exists():
+        if not (path / BASE_CONFIG).exists():
             raise ValueError(
-                f"--workdir={str(path)!r} has a {_there(path)} but no {_BASE}, so the base config "
-                f"of its cells is unknown; choose another directory, or move {_there(path)} away"
+                f"--workdir={str(path)!r} has a {_there(path)} but no {BASE_CONFIG}, so the base "
+                f"config of its cells is unknown; choose another directory, or move {_there(path)} "
+                "away"
             )
         _check(path, base, described)
     else:
-        write_config(path / _BASE, base)
+        write_config(path / BASE_CONFIG, base)
         starting_weights.note_weights(path, base.weights)
         data_version.note(path, base, described)
         own_modules.note(path, base)
@@ -86,7 +91,7 @@ def _there(path: Path) -> str:
 
 
 def _check(path: Path, base: ml_collections.ConfigDict, described: dict[str, Any] | None) -> None:
-    stored = run_config.read_config(path, name=_BASE)
+    stored = run_config.read_config(path, name=BASE_CONFIG)
     before = dict(flatten(stored))
     now = dict(flatten(base))
     changed = [

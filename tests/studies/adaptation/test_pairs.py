@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 
 from pnoise_jax import runs
+from pnoise_jax.runs import BASE_CONFIG
 from pnoise_jax.studies.adaptation import pairs, pairs_page, reference, run_pairs
-from pnoise_jax.studies.adaptation.study import BASE, overrides_as_text
+from pnoise_jax.studies.adaptation.study import overrides_as_text
+from pnoise_jax.training import run_config
 from tests.adaptation import domains
 
 PAIRS = {
@@ -25,7 +27,7 @@ def no_training(monkeypatch):
 
     def study(config, path, *, seeds, overrides, metric, methods=("tvt",)):
         path.mkdir(exist_ok=True)
-        runs.write_config(path / BASE, config)
+        runs.write_config(path / BASE_CONFIG, config)
         names = ("source_only", *methods)
         content = {
             "metric": metric,
@@ -122,3 +124,14 @@ def test_published_rows_stand_only_beside_their_own_metric(metric, shown):
     config = domains.config("tvt", **{"data.name": "office_home"})
     studied = dict.fromkeys(reference.OFFICE_HOME_PAIRS)
     assert ("CDTrans-B" in pairs_page.render([], studied, config, metric)) == shown
+
+
+def test_runs_and_pairs_have_their_own_directories(tmp_path):
+    config = domains.config("tvt")
+    run_config.claim(tmp_path / "run", config)
+    with pytest.raises(ValueError, match=r"contains a run of launch\.train"):
+        run_pairs(config, tmp_path / "run", PAIRS)
+    run_pairs(config, tmp_path / "pairs", PAIRS)
+    for path in (tmp_path / "pairs", tmp_path / "pairs" / "A-B"):
+        with pytest.raises(ValueError, match="belongs to a sweep or a study"):
+            run_config.claim(path, config)

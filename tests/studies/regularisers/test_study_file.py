@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from pnoise_jax.runs import STUDY
 from pnoise_jax.studies.regularisers import Arm, Seeds, Setting, study_file
 from pnoise_jax.studies.sweep import override
 from pnoise_jax.studies.sweep import results as sweep_results
-from pnoise_jax.training import model_config
+from pnoise_jax.training import model_config, run_config
 from tests.training.runs import small_config
 
 ARMS = {
@@ -62,12 +63,12 @@ def config(data_dir):
 )
 def test_another_comparison_is_refused(changes, message, config, tmp_path):
     claim(tmp_path, config)
-    before = (tmp_path / study_file.FILE).read_text()
+    before = (tmp_path / STUDY).read_text()
     claim(tmp_path, config)  # the same one goes on
     with pytest.raises(ValueError, match="contains another comparison") as error:
         claim(tmp_path, config, **changes)
     assert message in str(error.value)
-    assert (tmp_path / study_file.FILE).read_text() == before
+    assert (tmp_path / STUDY).read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_what_no_result_depends_on_may_change_and_new_fields_are_at_their_defaul
     config, tmp_path
 ):
     claim(tmp_path, config)
-    file = tmp_path / study_file.FILE
+    file = tmp_path / STUDY
     stored = json.loads(file.read_text())
     del stored["config"]["ema_decay"], stored["config"]["label_smoothing"]
     file.write_text(json.dumps(stored))
@@ -94,9 +95,22 @@ def test_what_no_result_depends_on_may_change_and_new_fields_are_at_their_defaul
 
 def test_a_damaged_file_is_named(config, tmp_path):
     for text in ("{", "[]", "{}"):
-        (tmp_path / study_file.FILE).write_text(text)
+        (tmp_path / STUDY).write_text(text)
         with pytest.raises(ValueError, match=r"study\.json cannot be read"):
             claim(tmp_path, config)
+
+
+def test_a_run_is_refused(config, tmp_path):
+    run_config.claim(tmp_path, config)
+    with pytest.raises(ValueError, match=r"contains a run of launch\.train"):
+        claim(tmp_path, config)
+    assert not (tmp_path / STUDY).exists()
+
+
+def test_training_refuses_the_directory_of_a_comparison(config, tmp_path):
+    claim(tmp_path, config)
+    with pytest.raises(ValueError, match="belongs to a sweep or a study"):
+        run_config.claim(tmp_path, config)
 
 
 def test_a_directory_that_is_older_than_the_file_is_adopted_if_its_sweeps_fit(config, tmp_path):
@@ -107,6 +121,6 @@ def test_a_directory_that_is_older_than_the_file_is_adopted_if_its_sweeps_fit(co
     (directory / "results.csv").write_text("format\n")
     with pytest.raises(ValueError, match=r"results of another base config \(batch_size: 16 there"):
         claim(tmp_path, override(config, {"batch_size": 8}))
-    assert not (tmp_path / study_file.FILE).exists()
+    assert not (tmp_path / STUDY).exists()
     claim(tmp_path, config)
-    assert (tmp_path / study_file.FILE).exists()
+    assert (tmp_path / STUDY).exists()

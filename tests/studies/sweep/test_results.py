@@ -119,3 +119,21 @@ def test_a_run_of_launch_train_is_refused(base, tmp_path):
     run_config.claim(tmp_path, base)
     with pytest.raises(ValueError, match=r"holds a run of launch\.train"):
         sweep_results.claim(tmp_path, base)
+
+
+def test_another_study_is_refused_and_keeps_its_base_config(base, tmp_path):
+    (tmp_path / "base_config.json").write_text("{}")
+    (tmp_path / "measured").mkdir()
+    with pytest.raises(ValueError, match=r"holds another study"):
+        sweep_results.claim(tmp_path, base)
+    assert (tmp_path / "base_config.json").read_text() == "{}"
+
+
+def test_training_refuses_the_directory_of_a_sweep(base, tmp_path):
+    sweep_results.claim(tmp_path, base)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"belongs to a sweep or a study.*base_config\.json"):
+        run_config.claim(tmp_path, base)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    run_config.claim(tmp_path / "runs" / "one", base)
+    sweep_results.claim(tmp_path, base)
