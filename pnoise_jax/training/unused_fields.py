@@ -26,6 +26,8 @@ _ADAMW = ("optimizer.name='adamw'", lambda fields: fields["optimizer.name"] == "
 
 # What each field needs to have an effect: in words, and as a condition on the fields of a config.
 _NEEDS: dict[str, tuple[str, Callable[[_Fields], bool]]] = {
+    "weights_head": ("weights", lambda fields: fields["weights"] is not None),
+    "data.mean": ("data.mean_image=None", lambda fields: fields["data.mean_image"] is None),
     "optimizer.beta1": _ADAMW,
     "optimizer.beta2": _ADAMW,
     "optimizer.momentum": (
@@ -57,6 +59,7 @@ _NEEDS: dict[str, tuple[str, Callable[[_Fields], bool]]] = {
     ),
 }
 _SWITCHED = ("alpha", "cutmix_alpha", "probability")
+_DEFAULTS = dict(flatten({name: FIELDS[name].default for name in _NEEDS}))
 CONDITIONAL = frozenset(_NEEDS)
 
 
@@ -66,7 +69,7 @@ def find_unused(config: ml_collections.ConfigDict) -> dict[str, str]:
     return {
         name: needs
         for name, (needs, is_met) in _NEEDS.items()
-        if fields[name] != FIELDS[name].default and not is_met(fields)
+        if fields[name] != _DEFAULTS[name] and not is_met(fields)
     }
 
 

@@ -15,6 +15,8 @@ from tests.training.runs import small_config
 
 # A field with another value than its default, and the fields with which it has an effect.
 CASES = {
+    "weights_head": ("fresh", {"weights": "weights.npz"}, {"weights": None}),
+    "data.mean": ((0.4,), {"data.mean_image": None}, {"data.mean_image": "mean.npy"}),
     "optimizer.beta1": (0.5, {"optimizer.name": "adamw"}, {"optimizer.name": "sgd"}),
     "optimizer.beta2": (0.5, {"optimizer.name": "adamw"}, {"optimizer.name": "sgd"}),
     "optimizer.momentum": (0.5, {"optimizer.name": "sgd"}, {"optimizer.name": "adamw"}),
@@ -86,8 +88,8 @@ def test_what_is_said_to_have_no_effect_has_none_and_else_it_has(field):
     assert field in find_unused(make_config(without | {field: value}))
     assert field not in find_unused(make_config(without))
     assert field not in find_unused(make_config(with_effect | {field: value}))
-    if field == "checkpoint.at_most":
-        return  # tests of the intervals show it
+    if not field.startswith(("optimizer.", "mixup.")):
+        return  # `do` makes nothing of it
     assert equal(do(make_config(without)), do(make_config(without | {field: value})))
     assert not equal(do(make_config(with_effect)), do(make_config(with_effect | {field: value})))
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -13,11 +13,19 @@ import numpy as np
 
 from pnoise_jax import data, models, training
 from pnoise_jax.data import class_names
-from pnoise_jax.training import check_training, flatten, unknown_field, unused_fields
+from pnoise_jax.studies.sweep.resolved import resolve
+from pnoise_jax.training import (
+    NOT_OF_RESULTS,
+    check_training,
+    flatten,
+    unknown_field,
+    unused_fields,
+)
 
 Overrides = Mapping[str, Any]
 _SEEDS = range(2**31)  # valid in every config; other seeds are checked in full
 _Section = Mapping | ml_collections.ConfigDict
+_Built = tuple[training.Experiment, Hashable]  # with what it resolves to
 
 
 def product(fields: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
@@ -113,26 +121,41 @@ def build_cells(
     fields.sort(key=lambda field: field == "seed")  # the seed last
     _require_not_set_by_flags(fields, set_by_flags)
     load = functools.cache(data.load)
-    conditional = unused_fields.CONDITIONAL.intersection(fields)
-    cells: dict[tuple[str, ...], Cell] = {}
-    of_other_seeds: dict[str, training.Experiment] = {}  # keyed by every field except the seed
+    cells: list[Cell] = []
+    by_text: dict[Hashable, Cell] = {}
+    by_meaning: dict[Hashable, Cell] = {}
+    built: dict[str, _Built] = {}  # keyed by every field except the seed
     for number, overrides in enumerate(sweep, 1):
-        cell = _build_cell(base, overrides, fields, number, load, of_other_seeds)
-        unused = unused_fields.find_unused(cell.experiment.config) if conditional else {}
-        texts = cell.values | {field: as_text(training.FIELDS[field].default) for field in unused}
-        key = tuple(texts[field] for field in fields)
-        if key in cells:
-            unused |= unused_fields.find_unused(cells[key].experiment.config)
-            why = "".join(
-                f"; {field} has no effect in them, as it needs {unused[field]}"
-                for field in sorted(conditional & unused.keys())
-            )
+        cell, meaning = _build_cell(base, overrides, fields, number, load, built)
+        text = tuple(cell.values.items())
+        same = by_text.get(text) or by_meaning.get(meaning)
+        if same is not None:
             raise ValueError(
-                f"cell {number} of sweep() ({cell.name}) is the same as another "
-                f"({cells[key].name}){why}: list each cell once"
+                f"cell {number} of sweep() ({cell.name}) is the same as another ({same.name})"
+                f"{_explain_same(cell, same)}: list each cell once"
             )
-        cells[key] = cell
-    return list(cells.values())
+        by_text[text] = by_meaning[meaning] = cell
+        cells.append(cell)
+    return cells
+
+
+def _explain_same(cell: Cell, same: Cell) -> str:
+    """Says why the fields in which two cells differ make no difference."""
+    unused = unused_fields.find_unused(cell.experiment.config)
+    unused |= unused_fields.find_unused(same.experiment.config)
+    reasons = []
+    for field in sorted(cell.values):
+        ours, theirs = cell.values[field], same.values[field]
+        if ours == theirs:
+            continue
+        if field in unused:
+            reasons.append(f"{field} has no effect in them, as it needs {unused[field]}")
+        elif field in NOT_OF_RESULTS:
+            reasons.append(f"{field} changes no result")
+        else:
+            values = f"{theirs or None} and {ours or None}"
+            reasons.append(f"{field}: {values} come to the same in them")
+    return "".join(f"; {reason}" for reason in reasons)
 
 
 def describe_unused(cells: Iterable[Cell]) -> list[str]:
@@ -168,20 +191,24 @@ def _build_cell(
     fields: Sequence[str],
     number: int,
     load: Callable[..., data.Dataset],
-    of_other_seeds: dict[str, training.Experiment],
-) -> Cell:
+    built: dict[str, _Built],
+) -> tuple[Cell, Hashable]:
+    """Returns a cell, and a key that is equal for cells whose results are the same."""
     others = repr({field: value for field, value in overrides.items() if field != "seed"})
     named = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
     with training.as_config_errors(f"cell {number} of sweep() ({named or 'base'})"):
         seed = overrides.get("seed")
-        if others in of_other_seeds and type(seed) is int and seed in _SEEDS:
-            experiment = _with_seed(of_other_seeds[others], seed)
+        if others in built and type(seed) is int and seed in _SEEDS:
+            experiment, resolved = built[others]
+            experiment = _with_seed(experiment, seed)
         else:
             experiment = _build_experiment(override(base, overrides), load)
             experiment.task.check()
-            of_other_seeds[others] = experiment
+            resolved = resolve(experiment)
+            built[others] = experiment, resolved
     config = experiment.config
-    return Cell({field: text_at(config, field) for field in fields}, experiment)
+    cell = Cell({field: text_at(config, field) for field in fields}, experiment)
+    return cell, (config.seed, resolved)
 
 
 def _build_experiment(

@@ -116,6 +116,58 @@ def test_a_bad_cell_is_named(data_dir, overrides, message):
         build_cells(small_config(data_dir), overrides)
 
 
+EARLY = training.noise_config(name="gaussian", std=0.1, layer=1)
+TWO_LAYERS = {"model.depth": 2}
+CYCLIC = {"noise.preset": "paper_vit"}
+AN_EPOCH = {"batch_size": 16, "data.train_split": "train[:64]", "duration": "1 epochs"}
+
+
+@pytest.mark.parametrize(
+    ("base", "field", "values", "why"),
+    [
+        ({}, "weights_head", ("keep", "auto"), "has no effect in them, as it needs weights"),
+        ({}, "log_every", ("1 steps", "2 steps"), "changes no result"),
+        ({}, "writers", ((), ("tensorboard",)), "changes no result"),
+        ({}, "checkpoint.keep", (1, 2), "changes no result"),
+        ({}, "data.num_threads", (0, 1), "changes no result"),
+        ({}, "noise.inference", (True, False), "True and False come to the same"),
+        (CYCLIC, "noise.strength", (0.3, None), "0.3 and None come to the same"),
+        (CYCLIC, "noise.shift", (1, None), "come to the same"),
+        (CYCLIC, "noise.schedule", ("linear 0 to 1 over 16 examples", "linear 0 to 1 over 1 steps"),
+         "come to the same"),
+        (TWO_LAYERS, "noise.layer", (2, "last"), "2 and last come to the same"),
+        (TWO_LAYERS, "noise.layer", ("1,2", "2,1"), "come to the same"),
+        (AN_EPOCH, "duration", ("1 epochs", "64 examples"), "come to the same"),
+        (AN_EPOCH, "optimizer.warmup", ("0 steps", "0 epochs"), "come to the same"),
+        (AN_EPOCH | {"steps": 2}, "optimizer.warmup", ("1 steps", "2 steps"), None),
+        ({"steps": 2}, "duration", ("6 steps", "12 steps"), None),
+        (TWO_LAYERS, "noise.layer", ("1", "last"), None),
+        (TWO_LAYERS, "noise.layer", ("1,2", "random"), None),
+        (CYCLIC, "noise.tokens", ("all", "patch"), None),
+        (CYCLIC, "noise.train", (True, False), None),
+        ({}, "evaluation.batch_size", (10, 20), None),
+        ({}, "optimizer.beta1", (0.8, 0.9), None),
+    ],
+)  # fmt: skip
+def test_a_cell_is_the_same_as_another_if_it_resolves_to_the_same(
+    data_dir, base, field, values, why
+):
+    config = small_config(data_dir, **base)
+    cells = [{field: value, "seed": seed} for value in values for seed in (0, 1)]
+    if why is None:
+        assert len(build_cells(config, cells)) == 4
+    else:
+        with pytest.raises(ValueError, match=rf"cell 3 .*same as another .*{field}:? .*{why}"):
+            build_cells(config, cells)
+
+
+def test_whether_a_noise_acts_at_inference_matters_beside_another(data_dir):
+    base = small_config(data_dir)
+    base.noise.others.early = EARLY
+    cells = [{"noise.others.early.inference": acts} for acts in (True, False)]
+    assert len(build_cells(base, cells)) == 2
+
+
 def test_fields_without_effect_in_any_cell_are_said(data_dir):
     base = small_config(data_dir, **{"optimizer.momentum": 0.5})
     cells = build_cells(base, [{"seed": 0}, {"seed": 1}])
