@@ -1,15 +1,14 @@
 """Builds everything that a comparison would train in a setting, to find invalid fields early."""
 
 import functools
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
 import ml_collections
 
 from pnoise_jax import data, training
 from pnoise_jax.studies.regularisers.plan import Arm, Fields, Setting
-from pnoise_jax.studies.regularisers.study_file import as_json
 from pnoise_jax.studies.sweep import override
+from pnoise_jax.studies.sweep.resolved import resolve
 
 _Load = Callable[..., data.Dataset]
 
@@ -49,7 +48,8 @@ def check_cells(
             if number == 0:
                 views = {"evaluation.views": arm.views} if arm.views > 1 else {}
                 _build(test, {**fields, **views}, named, load)
-    _require_different(config, name, arms)
+    for base in (tuning, test):
+        _require_different(base, name, arms, load)
 
 
 def _build(
@@ -69,13 +69,15 @@ def _build(
 
 
 def _require_different(
-    config: ml_collections.ConfigDict, name: str, arms: Mapping[str, Arm]
+    base: ml_collections.ConfigDict, name: str, arms: Mapping[str, Arm], load: _Load
 ) -> None:
-    """Raises ValueError if two candidates are equal for some choice of the partners' candidates."""
-    seen: dict[str, str] = {}
+    """Raises ValueError if two candidates are equal for some choice of the partners' candidates.
+
+    A sweep would refuse them, but perhaps only after the tuning.
+    """
+    seen: dict[Hashable, str] = {}
     for arm_name, fields in _possible(arms):
-        content = dict(training.flatten(override(config, fields)))
-        key = json.dumps(as_json(content), sort_keys=True)
+        key = resolve(_build(base, fields, f"settings()[{name!r}], arm {arm_name!r}", load))
         listed = f"arm {arm_name!r} ({', '.join(f'{k}={v}' for k, v in fields.items())})"
         if key in seen:
             raise ValueError(

@@ -180,6 +180,10 @@ NOISE = {
             "no noise acts in training",
         ),
         ({"a": Arm([{}, {"optimizer.weight_decay": 0.1}], on_top_of="none")}, "the same as arm"),
+        (
+            {"a": Arm([{"mixup.switch_probability": 0.1}, {"mixup.switch_probability": 0.9}])},
+            "the same as arm 'none'",
+        ),
     ],
 )
 def test_a_bad_candidate_is_found_before_any_training(arms, message, data_dir, tmp_path):
