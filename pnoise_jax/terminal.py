@@ -65,7 +65,7 @@ def create_console(
 class _Console(Console):
     """A console that makes every string and segment printable, and cuts no table."""
 
-    def print(self, *objects: Any, crop: bool | None = None, **options: Any) -> None:
+    def print(self, *objects: Any, crop: bool = True, **options: Any) -> None:
         """Prints as `Console.print` does, but keeps every word of a table whole.
 
         rich itself shortens words to fit a narrow console, and then cuts off the right edge.
@@ -73,7 +73,7 @@ class _Console(Console):
         tables = [each for each in objects if isinstance(each, Table)]
         for table in tables:
             self._keep_words_whole(table)
-        super().print(*objects, crop=False if tables else crop, **options)
+        super().print(*objects, crop=crop and not tables, **options)
 
     def _keep_words_whole(self, table: Table) -> None:
         """Makes each column as wide as its longest word, or its longest line if it cannot wrap."""

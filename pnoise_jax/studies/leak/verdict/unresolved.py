@@ -1,6 +1,5 @@
 """Sentences for a question that the data do not resolve, and what would resolve it."""
 
-from pnoise_jax.counting import counted
 from pnoise_jax.studies.leak.verdict.kinds import FEW_ERRORS, Evidence
 from pnoise_jax.studies.reporting.tables import points, signed
 
