@@ -75,6 +75,51 @@ def test_a_run_that_goes_on_drops_the_lines_after_its_checkpoint(tmp_path):
     assert [line["step"] for line in lines] == [1, 3]
 
 
+def steps_of(path):
+    text = RunDirectory(path).metrics.read_text()
+    assert text.endswith("\n")
+    return [json.loads(line)["step"] for line in text.splitlines()]
+
+
+def test_a_file_without_its_last_newline_loses_no_row(tmp_path):
+    write(tmp_path, 0, names=())
+    file = RunDirectory(tmp_path).metrics
+    file.write_text(file.read_text().rstrip("\n"))
+    for step in (2, 4):
+        write(tmp_path, step, names=())
+    assert steps_of(tmp_path) == [1, 3, 5]
+
+
+def test_rows_on_one_line_are_separated(tmp_path, capsys):
+    """An earlier version wrote the next row onto a last line without a newline."""
+    file = RunDirectory(tmp_path).metrics
+    file.write_text('{"step": 1}{"step": 2} {"step": 9}\n\n{"step": 3}\n')
+    write(tmp_path, 4, names=())
+    assert steps_of(tmp_path) == [1, 2, 3, 5]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("broken", ['{"step": 2, "lo', "[1]", '{"loss": 1.0}', '{"step": "x"}'])
+def test_a_line_that_is_no_row_is_dropped_and_named(tmp_path, capsys, broken):
+    file = RunDirectory(tmp_path).metrics
+    file.write_text(f'{{"step": 1}}\n{broken}\n{{"step": 3}}\n')
+    write(tmp_path, 4, names=())
+    assert steps_of(tmp_path) == [1, 3, 5]
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"dropped what is not a row of metrics: {broken!r}" in output
+
+
+def test_a_file_that_an_editor_replaces_gets_the_next_rows(tmp_path):
+    with contextlib.closing(
+        open_writers(RunDirectory(tmp_path), (), config=CONFIG, step=0)
+    ) as writers:
+        writers.write(1, {"loss": 2.0})
+        (tmp_path / "edited").write_text('{"step": 1, "loss": 2.0}')
+        (tmp_path / "edited").replace(RunDirectory(tmp_path).metrics)
+        writers.write(2, {"loss": 2.0})
+    assert steps_of(tmp_path) == [1, 2]
+
+
 def test_the_last_step_and_the_report_of_a_run_are_written(data_dir, tmp_path):
     training.train(small_config(data_dir), tmp_path)
     written = scalars(tmp_path)

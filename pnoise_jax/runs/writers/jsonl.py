@@ -1,12 +1,17 @@
 """metrics.jsonl: a line of JSON for each report or evaluation."""
 
 import json
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pnoise_jax import writing
 from pnoise_jax.runs.layout import RunDirectory, is_in_bucket
+from pnoise_jax.terminal import say
+
+_DECODER = json.JSONDecoder()
 
 
 class JsonlWriter:
@@ -20,7 +25,7 @@ class JsonlWriter:
         *,
         evaluates: bool = False,
     ):
-        """Opens the file; see `Writer`.
+        """Opens the file; see `Writer`. Says which lines are dropped because they are not rows.
 
         Args:
           evaluates: whether the evaluation of this step is repeated; drops its earlier line.
@@ -28,27 +33,32 @@ class JsonlWriter:
         file = run.metrics
         if file.exists():
             lines = file.read_text(errors="replace").splitlines()
-            kept = [line for line in lines if _step_of(line) <= step]
+            rows = [row for line in lines for row in _rows_of(line, file)]
+            kept = [row for row in rows if _step_of(row) <= step]
             if evaluates:
                 kept = [k for k in kept if _step_of(k) < step or '"clean/' not in k]
             if kept != lines:
                 writing.replace_file(file, "".join(f"{line}\n" for line in kept))
         self._file = file
-        self._lines = _Rewritten(file) if is_in_bucket(file) else file.open("a")
+        self._lines = _Rewritten(file) if is_in_bucket(file) else _open_after_line(file)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends a line."""
-        self._reopen_if_deleted()
+        self._reopen_if_replaced()
         self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
         self._lines.flush()
 
-    def _reopen_if_deleted(self) -> None:
-        """Reopens the file if it was deleted or moved, but its directory was not."""
-        if isinstance(self._lines, _Rewritten) or self._file.exists():
+    def _reopen_if_replaced(self) -> None:
+        """Reopens the file if it was deleted, moved or replaced, but its directory was not."""
+        if isinstance(self._lines, _Rewritten):
             return
-        if self._file.parent.is_dir():
+        try:
+            is_same = os.path.samestat(self._file.stat(), os.fstat(self._lines.fileno()))
+        except FileNotFoundError:
+            is_same = False
+        if not is_same and self._file.parent.is_dir():
             self._lines.close()
-            self._lines = self._file.open("a")
+            self._lines = _open_after_line(self._file)
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Does nothing: evaluation.json has the numbers."""
@@ -64,6 +74,8 @@ class _Rewritten:
     def __init__(self, file: Path):
         self._file = file
         self._content = file.read_text(errors="replace") if file.exists() else ""
+        if self._content and not self._content.endswith("\n"):
+            self._content += "\n"
 
     def write(self, line: str) -> None:
         self._content += line
@@ -75,8 +87,34 @@ class _Rewritten:
         pass
 
 
+def _open_after_line(file: Path) -> TextIO:
+    """Opens a file to append to it, after a newline if its last line has none."""
+    lines = file.open("a")
+    with file.open("rb") as written:
+        size = written.seek(0, os.SEEK_END)
+        written.seek(max(0, size - 1))
+        if size and written.read() != b"\n":
+            lines.write("\n")
+    return lines
+
+
+def _rows_of(line: str, file: Path) -> Iterator[str]:
+    """The rows on a line: one, or several if the newline after a row was missing."""
+    start, text = 0, line.strip()
+    while start < len(text):
+        try:
+            _, end = _DECODER.raw_decode(text, start)
+            if _step_of(text[start:end]) == math.inf:
+                raise ValueError
+        except ValueError:  # for example, the process died while writing it
+            say(f"{file}: dropped what is not a row of metrics: {text[start:]!r}")
+            return
+        yield text[start:end]
+        start = end + len(text[end:]) - len(text[end:].lstrip())
+
+
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # the process died while writing it
-        return float("inf")
+    except (ValueError, KeyError, TypeError):
+        return math.inf
