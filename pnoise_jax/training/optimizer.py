@@ -5,11 +5,13 @@ For fine-tuning: frozen parameters, and learning rates by layer and by pattern.
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from pnoise_jax.registry import similar
@@ -33,7 +35,7 @@ def learning_rate_schedule(
     *,
     warmup_steps: int,
     total_steps: int,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: Fraction | int = 1,
 ) -> optax.Schedule:
     """The learning rate by step: linear warm-up, then the config's schedule.
 
@@ -43,8 +45,9 @@ def learning_rate_schedule(
     Args:
       config: the config's optimizer section.
       warmup_steps, total_steps: the steps of the warm-up and of the run, warm-up included.
-      steps_per_epoch: for the schedule "cosine_by_epoch": every step of an epoch, also during
-        warm-up, has the rate of the epoch's first step.
+      steps_per_epoch: for the schedule "cosine_by_epoch", exactly: every step of an epoch, also
+        during warm-up, has the rate of the epoch's beginning, as with PyTorch's CosineAnnealingLR.
+        A step that spans two epochs belongs to the one in which it begins.
 
     Raises:
       ValueError: the warm-up is longer than the run, or leaves no steps for a cosine schedule.
@@ -71,12 +74,28 @@ def learning_rate_schedule(
         start, peak, warmup_steps, total_steps, end_value=config.final_learning_rate
     )
     if config.schedule == "cosine_by_epoch":
-
-        def by_epoch(step: Any) -> Any:
-            return cosine(step // steps_per_epoch * steps_per_epoch)
-
-        return by_epoch
+        return _by_epoch(cosine, Fraction(steps_per_epoch), total_steps)
     return cosine
+
+
+def _by_epoch(
+    schedule: optax.Schedule, steps_per_epoch: Fraction, total_steps: int
+) -> optax.Schedule:
+    """The schedule, constant within each epoch.
+
+    The beginnings of the epochs are listed in advance: products of steps and examples may not fit
+    32 bits, and quotients of floats may be rounded to the next epoch.
+    """
+    size, per = steps_per_epoch.as_integer_ratio()
+    begins = np.arange(total_steps * per // size + 1) * size  # in units of 1 / per steps
+    first_steps = (-(-begins // per)).astype(np.int32)
+    begins = (begins / per).astype(np.float32)
+
+    def by_epoch(step: Any) -> Any:
+        epoch = jnp.searchsorted(jnp.asarray(first_steps), step, side="right") - 1
+        return schedule(jnp.asarray(begins)[epoch])
+
+    return by_epoch
 
 
 def _inverse(step: Any) -> jax.Array:

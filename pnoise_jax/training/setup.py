@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import flax.linen as nn
@@ -198,13 +199,21 @@ class Setup:
     @property
     def schedule(self) -> optax.Schedule:
         """The learning rate by step; config.steps shortens warm-up and epochs in proportion."""
-        section, cut = self.config.optimizer, self.cut_steps
+        section = self.config.optimizer
+        by_epoch = section.schedule == "cosine_by_epoch"
         return learning_rate_schedule(
             section,
-            warmup_steps=cut(section.warmup, "optimizer.warmup"),
+            warmup_steps=self.cut_steps(section.warmup, "optimizer.warmup"),
             total_steps=self.total_steps,
-            steps_per_epoch=max(1, cut("1 epochs", "optimizer.schedule")),
+            steps_per_epoch=self._steps_per_epoch() if by_epoch else 1,
         )
+
+    def _steps_per_epoch(self) -> Fraction:
+        """The exact length of an epoch in steps; config.steps shortens it like `cut_steps`."""
+        steps = Fraction(len(self.train_data), self.config.batch_size)
+        if self.config.steps is None:
+            return steps
+        return steps * self.config.steps / self.steps(self.config.duration, "duration")
 
     @property
     def optimizer(self) -> optax.GradientTransformation:

@@ -275,6 +275,17 @@ def test_the_rate_moves_once_an_epoch(data_dir):
         assert float(cut.schedule(2 * epoch + 1)) == pytest.approx(rate)
 
 
+def test_the_rate_moves_once_an_epoch_of_a_fraction_of_steps(data_dir):
+    changes = {"duration": "6 epochs", "optimizer.schedule": "cosine_by_epoch", "batch_size": 80}
+    config = small_config(data_dir, **changes)  # 2.5 steps in an epoch
+    whole = [float(rate) for rate in map(training.build(config).schedule, range(15))]
+    config.steps = 9  # 1.5 steps in an epoch
+    cut = [float(rate) for rate in map(training.build(config).schedule, range(9))]
+    rates = 0.5e-3 * (1 + np.cos(np.pi * np.arange(6) / 6))
+    assert whole == pytest.approx(list(np.repeat(rates, [3, 2, 3, 2, 3, 2])))
+    assert cut == pytest.approx(list(np.repeat(rates, [2, 1, 2, 1, 2, 1])))
+
+
 def test_the_header_says_k_and_which_constraints_are_broken(data_dir):
     changes = {"noise.preset": "paper_vit", "noise.strength": 0.5, "accumulate": 2}
     experiment = training.build(small_config(data_dir, **changes))

@@ -1,5 +1,7 @@
 """Optimisers and schedules."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +67,28 @@ def test_a_warmup_by_epoch_starts_with_an_epoch_at_zero():
         section(schedule="cosine_by_epoch"), warmup_steps=10, total_steps=100, steps_per_epoch=5
     )
     np.testing.assert_allclose([rate(4), rate(5), rate(9), rate(10)], [0, 0.05, 0.05, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "epochs"),
+    [(300, 120, 100), (300, 128, 100), (50_000, 128, 30), (10, 10, 7), (14_197_122, 4096, 800)],
+)
+def test_a_rate_by_epoch_changes_once_an_epoch(examples, batch, epochs):
+    """Also if an epoch is not a whole number of steps, or a product does not fit 32 bits."""
+    total = round(epochs * examples / batch)
+    rate = optimizer.learning_rate_schedule(
+        section(schedule="cosine_by_epoch"),
+        warmup_steps=0,
+        total_steps=total,
+        steps_per_epoch=Fraction(examples, batch),
+    )
+    steps = np.unique(np.linspace(0, total - 1, 20_000).astype(np.int64))
+    share = steps * batch // examples * examples / batch / total  # the whole run is rounded
+    expected = 0.05 * (1 + np.cos(np.pi * share))
+    rates = jax.jit(jax.vmap(rate))(jnp.asarray(steps, jnp.int32))
+    np.testing.assert_allclose(rates, expected, atol=2e-6)
+    if total <= 20_000:
+        assert len(np.unique(rates)) == epochs
 
 
 def test_a_warmup_longer_than_the_run_is_an_error():
