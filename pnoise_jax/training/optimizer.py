@@ -50,7 +50,8 @@ def learning_rate_schedule(
         A step that spans two epochs belongs to the one in which it begins.
 
     Raises:
-      ValueError: the warm-up is longer than the run, or leaves no steps for a cosine schedule.
+      ValueError: the warm-up is longer than the run, or leaves no steps for a cosine schedule; or
+        a cosine schedule begins at 0 and has another final rate.
     """
     if warmup_steps > total_steps:
         raise ValueError(
@@ -69,6 +70,13 @@ def learning_rate_schedule(
             f"optimizer.warmup={config.warmup!r} is all of the run's {total_steps} steps, which "
             f"leaves none for optimizer.schedule={config.schedule!r}; shorten it, or set "
             "optimizer.schedule='constant'"
+        )
+    if peak == 0 and config.final_learning_rate:  # optax would keep the rate at 0
+        raise ValueError(
+            f"optimizer.learning_rate={peak!r}, optimizer.final_learning_rate="
+            f"{config.final_learning_rate!r}: optimizer.schedule={config.schedule!r} scales the "
+            "learning rate, and cannot raise it from 0; set optimizer.learning_rate above 0, or "
+            "optimizer.final_learning_rate=0"
         )
     cosine = optax.warmup_cosine_decay_schedule(
         start, peak, warmup_steps, total_steps, end_value=config.final_learning_rate

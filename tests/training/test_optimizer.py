@@ -91,6 +91,14 @@ def test_a_rate_by_epoch_changes_once_an_epoch(examples, batch, epochs):
         assert len(np.unique(rates)) == epochs
 
 
+@pytest.mark.parametrize("name", ["cosine", "cosine_by_epoch"])
+def test_a_cosine_from_0_to_another_rate_is_an_error(name):
+    message = r"learning_rate=0.0, optimizer.final_learning_rate=0.1: .* set .*learning_rate above"
+    with pytest.raises(ValueError, match=message):
+        schedule(schedule=name, learning_rate=0.0, final_learning_rate=0.1)
+    assert float(schedule(schedule=name, learning_rate=0.0)(50)) == 0
+
+
 def test_a_warmup_longer_than_the_run_is_an_error():
     with pytest.raises(ValueError, match=r"optimizer.warmup='9 epochs' is 200 steps, longer"):
         optimizer.learning_rate_schedule(
