@@ -9,7 +9,7 @@ from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import Checkpoints, RunDirectory
 from pnoise_jax.training.intervals import SaveClock
 from pnoise_jax.training.step import TrainState
-from pnoise_jax.training.window import NonFiniteLossError, Window, describe_broken
+from pnoise_jax.training.window import Broken, NonFiniteLossError, Window
 
 
 class Saver:
@@ -50,12 +50,12 @@ class Saver:
         self._clock.restart(step)
         self._window.restart_clock()
 
-    def require_finite(self, broken: tuple[int, float] | None) -> None:
+    def require_finite(self, broken: Broken | None) -> None:
         """Raises NonFiniteLossError if a step of a window was not finite; see `Summary.broken`."""
         if broken is not None:
             self._checkpoints.wait()
             raise NonFiniteLossError(
-                f"{describe_broken(broken)}; the last whole checkpoint is "
+                f"{broken}; the last whole checkpoint is "
                 f"{self._checkpoints.describe_newest()}, in {self._checkpoints.directory}"
             )
 

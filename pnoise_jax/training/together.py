@@ -15,7 +15,7 @@ from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.program import Program, advance
 from pnoise_jax.training.step import TrainState
-from pnoise_jax.training.window import NonFiniteLossError, Window, describe_broken
+from pnoise_jax.training.window import Broken, NonFiniteLossError, Window
 
 
 @config_types()
@@ -64,7 +64,7 @@ def fit_together(
         failures: list[OSError] = []
         for run, path in enumerate(paths):
             if (first := broken[run]) is not None:
-                results.append(NonFiniteLossError(describe_broken(first)))
+                results.append(NonFiniteLossError(str(first)))
                 continue
             results.append(_take(states, run))
             try:
@@ -83,14 +83,14 @@ def _run_together(
     program: Program,
     batches: Iterator[data.Batch],
     writers: Sequence[Writers],
-) -> tuple[TrainState, list[tuple[int, float] | None]]:
+) -> tuple[TrainState, list[Broken | None]]:
     """The states after the last step, and for each run the step at which it broke down, if any."""
     experiment = places[0]
     total = experiment.total_steps
     every = experiment.steps(experiment.config.log_every, "log_every")
     window = Window(experiment.config.batch_size, experiment.schedule)
     states, constants = start_together(places, program)
-    broken: list[tuple[int, float] | None] = [None] * len(places)
+    broken: list[Broken | None] = [None] * len(places)
     for step, (moved, metrics) in enumerate(advance(program, states, batches, constants), 1):
         states = moved
         window.add(metrics)

@@ -1,6 +1,7 @@
 """Collects the metrics of the steps since the last report."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,28 @@ class NonFiniteLossError(ArithmeticError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Broken:
+    """A step of a run whose loss or gradient is not finite.
+
+    Attributes:
+      step: the step, from 1.
+      loss, grad_norm: its loss and the norm of its gradient.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+
+    def __str__(self) -> str:
+        """Which of the two is not finite, such as "the loss of step 3 is nan"."""
+        values = {"loss": self.loss, "gradient norm": self.grad_norm}
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        (name, value), *others = bad.items()
+        more = "".join(f", and its {name} is {value}" for name, value in others)
+        return f"the {name} of step {self.step} is {value}{more}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
     """The summary of a closed window.
 
@@ -40,13 +63,13 @@ class Summary:
       speed: steps_per_second and examples_per_second of one run; data_wait, the percentage of the
         time in which the devices were idle because no batch was ready; and on accelerators
         device_memory, the peak memory of a device in bytes.
-      broken: for each run, the first step whose loss or gradient is not finite, with the value of
-        their sum, or None; for a single run, a list with one entry.
+      broken: for each run, the first step whose loss or gradient is not finite, or None; for a
+        single run, a list with one entry.
     """
 
     metrics: dict[str, np.ndarray]
     speed: dict[str, float]
-    broken: list[tuple[int, float] | None]
+    broken: list[Broken | None]
 
 
 class Window:
@@ -90,10 +113,12 @@ class Window:
         """Starts with the metrics of steps from before the run was stopped."""
         self._metrics = [{k: np.float32(v) for k, v in metrics.items()} for metrics in pending]
 
-    def first_broken(self, step: int) -> tuple[int, float] | None:
+    def first_broken(self, step: int) -> Broken | None:
         """The entry of `Summary.broken` for a single run whose window now ends at ``step``."""
-        health = [metrics["loss"] + metrics["grad_norm"] for metrics in self._metrics]
-        return _first_broken(np.array(health), step - len(health) + 1)
+        loss, grad_norm = (
+            np.array([metrics[name] for metrics in self._metrics]) for name in ("loss", "grad_norm")
+        )
+        return _first_broken(loss, grad_norm, step)
 
     def restart_clock(self) -> None:
         """Restarts the timing, to leave the time since the last report out of the speed."""
@@ -104,8 +129,7 @@ class Window:
         fetched = jax.device_get(self._metrics)
         seconds = time.perf_counter() - self._started
         metrics = {name: np.stack([m[name] for m in fetched]) for name in fetched[0]}
-        # With a finite loss but a non-finite gradient, the saved parameters would be ruined too.
-        health = (metrics["loss"] + metrics["grad_norm"]).reshape(len(fetched), -1)
+        runs = (metrics[name].reshape(len(fetched), -1).T for name in ("loss", "grad_norm"))
         summary = Summary(
             {name: values.mean(axis=0) for name, values in metrics.items()}
             | {"learning_rate": np.full(metrics["loss"].shape[1:], self._schedule(step - 1))},
@@ -115,7 +139,7 @@ class Window:
                 "data_wait": 100 * self._waited / seconds,
                 **_device_memory(),
             },
-            [_first_broken(values, step - len(fetched) + 1) for values in health.T],
+            [_first_broken(*values, step) for values in zip(*runs, strict=True)],
         )
         self._metrics = []
         self.restart_clock()
@@ -134,12 +158,14 @@ def _when_ready(x: jax.Array) -> float:
     return time.perf_counter()
 
 
-def describe_broken(broken: tuple[int, float]) -> str:
-    """An element of `Summary.broken`, in words."""
-    step, value = broken
-    return f"the loss or gradient of step {step} is {value}"
+def _first_broken(loss: np.ndarray, grad_norm: np.ndarray, last_step: int) -> Broken | None:
+    """The first of the steps up to ``last_step`` that is broken.
 
-
-def _first_broken(values: np.ndarray, first_step: int) -> tuple[int, float] | None:
-    broken = np.flatnonzero(~np.isfinite(values))
-    return (first_step + int(broken[0]), float(values[broken[0]])) if len(broken) else None
+    With a finite loss but a gradient that is not, the saved parameters would be ruined too.
+    """
+    broken = np.flatnonzero(~(np.isfinite(loss) & np.isfinite(grad_norm)))
+    if not len(broken):
+        return None
+    first = int(broken[0])
+    step = last_step - len(loss) + 1 + first
+    return Broken(step, float(loss[first]), float(grad_norm[first]))

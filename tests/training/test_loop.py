@@ -182,7 +182,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_the_last_checkpoint(data_d
     }
     with pytest.raises(
         training.NonFiniteLossError,
-        match=r"the loss or gradient of step 3 is nan; the last whole .* is that of step 2,",
+        match=r"the loss of step 3 is nan, and its gradient norm .* the last whole .* of step 2,",
     ):
         training.train(small_config(data_dir, **changes), tmp_path)
     saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]

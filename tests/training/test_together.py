@@ -114,7 +114,7 @@ def test_a_run_that_breaks_down_is_named_and_the_others_are_saved(data_dir, tmp_
     sound, broken = training.fit_together(experiments, paths, program, size=2)
     assert int(sound.step) == 12
     assert isinstance(broken, training.NonFiniteLossError)
-    assert broken.reason.startswith("the loss or gradient of step 1 is")
+    assert broken.reason.startswith("the loss of step 1 is")
     assert (paths[0] / "checkpoints" / "12").is_dir()
     assert not (paths[1] / "checkpoints").exists()
     assert np.isfinite(losses(paths[0])).all()
