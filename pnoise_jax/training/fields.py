@@ -69,7 +69,9 @@ FIELDS: dict[str, Field] = {
         interval="[0, 1)",
     ),
     "log_every": Duration(
-        "50 steps", "how often to write and print metrics", affects=Affects.NOTHING
+        "50 steps",
+        "how often to write and print metrics, besides at evaluations and at the end",
+        affects=Affects.NOTHING,
     ),
     "writers": WriterNames(
         ("tensorboard",),

@@ -44,6 +44,10 @@ class Every:
             seconds=by_clock or seconds_of(section.at_most, field="checkpoint.at_most") or math.inf,
         )
 
+    def reports(self, step: int, total: int) -> bool:
+        """Whether to write and print metrics after ``step``."""
+        return step % self.log == 0 or step == total or self.evaluates(step, total)
+
     def saves(self, step: int, total: int) -> bool:
         """Whether a checkpoint is due after ``step``, regardless of the clock."""
         return step % self.save == 0 or step == total

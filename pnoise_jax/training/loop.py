@@ -229,7 +229,7 @@ class _Training:
         stops = stopping.requested()
         saves = self._every.saves(step, self._total)
         evaluates = self._every.evaluates(step, self._total)
-        if saves or evaluates or step % self._every.log == 0:
+        if self._every.reports(step, self._total):  # a save need not: it keeps what is pending
             self._report(step)
         elif step in self._first_steps:
             self._window.restart_clock()  # leaves out the time to compile

@@ -57,6 +57,23 @@ def test_what_a_run_leaves(straight):
     assert {row["n"] for row in rows} == {200}
 
 
+def without_speed(lines):
+    speed = ("steps_per_second", "examples_per_second", "data_wait")
+    return [{k: v for k, v in line.items() if k not in speed} for line in lines]
+
+
+def test_rows_do_not_depend_on_when_checkpoints_are_written(straight, data_dir, tmp_path):
+    """Nor after resuming between two rows."""
+    _, directory, rows = straight
+    config = small_config(data_dir, **{"checkpoint.every": "3 steps", "checkpoint.keep": 9})
+    assert training.train(config, tmp_path) == rows
+    assert without_speed(metric_lines(tmp_path)) == without_speed(metric_lines(directory))
+    for step in (9, 12):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    assert training.train(config, tmp_path) == rows
+    assert without_speed(metric_lines(tmp_path)) == without_speed(metric_lines(directory))
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_going_on_gives_bitwise_the_same(straight, tmp_path, broken):
     """From step 8; or, with that checkpoint's data damaged, from step 4."""
