@@ -1,8 +1,8 @@
 """Evaluates a run: pnoise evaluate --workdir DIR [--config.noise.preset=…]
 
 The config is the run's, or a file given with --config; its noise, evaluation and data sections may
-differ from the run's. DIR/evaluation.json always contains the run's own measurement; others are
-written to separate files in DIR/evaluations.
+differ from the run's. DIR/evaluation.json contains the finished run, measured with its settings;
+other measurements, and those of a run that is not finished, are separate files in DIR/evaluations.
 
 With --sets, the run, or the weights that --config.weights names, are evaluated on several test sets
 with ImageNet's classes, and a table compares them; mCE is printed if ImageNet-C is among them:

@@ -59,7 +59,7 @@ class RunDirectory:
 
     @property
     def evaluation(self) -> Path:
-        """The report of this run with the settings of its config."""
+        """The report of this run at its end, with the settings of its config."""
         return self.path / "evaluation.json"
 
     @property

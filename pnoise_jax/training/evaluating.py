@@ -36,8 +36,9 @@ def evaluate(
     """Evaluates the newest checkpoint in ``workdir`` and writes a report there.
 
     The report is evaluation.json if it is the same measurement as that file contains, or would
-    contain; otherwise a file in evaluations/ named by what was measured. If there is no run but the
-    config names weights, these are evaluated as they are.
+    contain at the end of the run; otherwise, and for a run that is not finished, a file in
+    evaluations/ named by what was measured. If there is no run but the config names weights, these
+    are evaluated as they are.
 
     Args:
       config: the run's config; its noise, evaluation and data sections may differ. None uses the

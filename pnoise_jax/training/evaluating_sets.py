@@ -1,6 +1,7 @@
 """Evaluates a run, or weights, on several test sets of the same classes, in one table."""
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import json
@@ -175,7 +176,7 @@ def _on(opened: Run, config: ml_collections.ConfigDict, workdir: str | os.PathLi
                 "differently: evaluate each one separately, without --sets"
             )
     agreement.require_same_run(experiment, task="evaluate")
-    return Run(experiment, opened.variables, opened.step, opened.weights, notes)
+    return dataclasses.replace(opened, experiment=experiment, notes=notes)
 
 
 def _measured(

@@ -28,12 +28,14 @@ class Report:
     Attributes:
       file: the path of the report.
       earlier: the content of the report of the same measurement that it replaces, if any.
-      moved: the new path of a report of another measurement that had this name, if any.
+      moved: the new path of the evaluation.json of another measurement, if it was moved.
+      reason: why the report of a run with its own settings is not evaluation.json, if so.
     """
 
     file: Path
     earlier: dict[str, Any] | None
     moved: Path | None
+    reason: str | None = None
 
     def describe(self, rows: Sequence[Mapping[str, Any]], *, measure: Measure) -> str:
         """A sentence on where the rows are, and whether they were measured before.
@@ -43,9 +45,11 @@ class Report:
           measure: the measure to show if the numbers differ.
         """
         text = f"wrote {printable(str(self.file))}"
+        if self.reason is not None:
+            text += f" ({self.reason})"
         if self.moved is not None:
             text += (
-                "; a report of another measurement was there, and was moved to "
+                "; evaluation.json was the report of another measurement, and was moved to "
                 f"{printable(str(self.moved))}"
             )
         if not self.earlier or not self.earlier.get("rows"):
@@ -149,23 +153,37 @@ def _measurement(run: Run, path: Path, arrays: str) -> str:
 
 
 def _write(path: Path, run: Run, content: dict[str, Any], final: bool) -> Report:
-    digest = content["measurement"]
-    file = RunDirectory(path).evaluation
-    stored, moved = _read(file), None
+    digest, directory = content["measurement"], RunDirectory(path)
+    file, stored = directory.evaluation, _read(directory.evaluation)
+    moved, reason = None, None
     is_own = _is_own(path, run.experiment.config)
-    if stored is None:
-        elsewhere = not is_own
-    else:
-        other = stored.get("measurement") != digest
-        elsewhere = other and not (is_own and final)
-        if other and not elsewhere:
-            moved, stored = _set_aside(file, stored), None
-    if elsewhere:
-        file = RunDirectory(path).evaluations / f"{_describe(run)}-{digest}.json"
+    is_other = stored is not None and stored.get("measurement") != digest
+    if is_other and _is_replaced(directory, stored, run, is_own=is_own, final=final):
+        moved, stored, is_other = _set_aside(file, stored), None, False
+    if stored is None and is_own and not run.is_finished:
+        reason = (
+            f"the run has reached step {run.step} of {run.total}, and {file.name} is for its end"
+        )
+    if is_other or (stored is None and (reason or not is_own)):
+        file = directory.evaluations / f"{_describe(run)}-{digest}.json"
         file.parent.mkdir(exist_ok=True)
         stored = _read(file)
     writing.replace_file(file, json.dumps(content, indent=2) + "\n")
-    return Report(file, stored, moved)
+    return Report(file, stored, moved, reason)
+
+
+def _is_replaced(
+    directory: RunDirectory,
+    stored: Mapping[str, Any] | None,
+    run: Run,
+    *,
+    is_own: bool,
+    final: bool,
+) -> bool:
+    """Whether the evaluation.json of another measurement makes way for the end of this run."""
+    step = (stored or {}).get("step")
+    is_stale = directory.has_run() and run.is_finished and step not in (None, run.step)
+    return (is_own and final) or (is_stale and (is_own or final))
 
 
 def require_places(path: Path, *, named: str) -> None:

@@ -16,6 +16,7 @@ from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import Checkpoints, RunDirectory
 from pnoise_jax.terminal import say
 from pnoise_jax.training import agreement, data_version, run_config
+from pnoise_jax.training.durations import steps_of
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import read_to_devices, warn_of_preprocessing
 from pnoise_jax.training.precision import config_types
@@ -36,6 +37,7 @@ class Run:
       weights: "params", "ema" for a moving average, or a description of imported weights.
       notes: sentences for the user. For imported weights: which images they expect, and how the
         config's differ. For a run: how its classes were matched with the data's, and the like.
+      total: the number of steps of the whole run; None for imported weights, or if it is unknown.
     """
 
     experiment: Experiment
@@ -43,6 +45,12 @@ class Run:
     step: int
     weights: str
     notes: tuple[str, ...] = ()
+    total: int | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training has reached its end, as far as is known."""
+        return self.total is None or self.step >= self.total
 
     @classmethod
     def of(cls, experiment: Experiment, state: TrainState) -> "Run":
@@ -94,7 +102,20 @@ def restore(
             f"{checkpoints.directory} contains no checkpoint; train there first"
         )
     state, _ = restored
-    return dataclasses.replace(Run.of(experiment, state), notes=notes)
+    total = on_all_hosts(lambda: _total_steps(stored, path))
+    return dataclasses.replace(Run.of(experiment, state), notes=notes, total=total)
+
+
+def _total_steps(config: ml_collections.ConfigDict, path: Path) -> int | None:
+    """The steps of a run, computed without its training data; None if that is not possible."""
+    if config.steps:
+        return config.steps
+    examples = data_version.read(path).get("train_examples")
+    if not isinstance(examples, int):  # an older run
+        return None
+    return steps_of(
+        config.duration, field="duration", examples=examples, batch_size=config.batch_size
+    )
 
 
 def _require_checkpoints(path: Path) -> None:

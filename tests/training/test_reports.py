@@ -109,9 +109,86 @@ def test_the_end_of_a_training_moves_another_measurement_away(run, capsys):
         (directory / "evaluation.json").write_text(content)
         rows = training.train(config, directory)
         assert json.loads((directory / "evaluation.json").read_text())["rows"] == rows
-        assert "a report of another measurement was there" in capsys.readouterr().out
+        moved = "evaluation.json was the report of another measurement, and was moved to"
+        assert moved in capsys.readouterr().out
     kept = {path.read_text() for path in (directory / "evaluations").glob("earlier-*.json")}
     assert kept == {"{}", '{"measurement": "../../x", "rows": []}', "no JSON"}
+
+
+@pytest.fixture(scope="module")
+def in_two_parts(data_dir, tmp_path_factory):
+    """A run of two steps, with a checkpoint of each; its training set is not the one evaluated."""
+    directory = tmp_path_factory.mktemp("in_two_parts")
+    changes = {"duration": "0.16 epochs", "data.test_split": "test[:100]"}
+    config = small_config(data_dir, **changes, **{"checkpoint.every": "1 steps"})
+    training.train(config, directory)
+    return config, directory
+
+
+@pytest.fixture
+def unfinished(in_two_parts, tmp_path):
+    """A copy of it as it was after its first step."""
+    config, directory = in_two_parts
+    path = tmp_path / "run"
+    shutil.copytree(directory, path)
+    shutil.rmtree(path / "checkpoints" / "2")
+    (path / "evaluation.json").unlink()
+    return path, config.copy_and_resolve_references()
+
+
+@pytest.mark.parametrize("out", [False, True])
+def test_the_report_of_an_unfinished_run_is_not_evaluation_json(unfinished, capsys, out):
+    directory, config = unfinished
+    place = directory / "elsewhere" if out else directory
+    rows = training.evaluate(None, directory, out=place)
+    assert not (place / "evaluation.json").exists()
+    (report,) = (place / "evaluations").iterdir()
+    assert report.name.startswith("step_1,")
+    assert "(the run has reached step 1 of 2, and evaluation.json is" in capsys.readouterr().out
+    training.evaluate(None, directory, out=place)
+    assert "the same measurement as before, with the same numbers" in capsys.readouterr().out
+    assert training.train(config, directory) != rows
+    assert json.loads((directory / "evaluation.json").read_text())["step"] == 2
+
+
+@pytest.fixture
+def stale(unfinished):
+    """The run of `unfinished` with a report of its first step, as earlier versions wrote it."""
+    directory, config = unfinished
+    training.evaluate(None, directory)
+    (report,) = (directory / "evaluations").iterdir()
+    report.rename(directory / "evaluation.json")
+    return directory, config
+
+
+@pytest.mark.parametrize("batch_size", [10, 20])
+def test_the_end_of_a_training_moves_the_report_of_another_step(stale, batch_size):
+    """Also if it is resumed with other settings of its evaluation."""
+    directory, config = stale
+    before = (directory / "evaluation.json").read_text()
+    config.evaluation.batch_size = batch_size
+    training.train(config, directory)
+    (moved,) = (directory / "evaluations").glob("earlier-*.json")
+    assert moved.read_text() == before
+    assert (directory / "evaluation.json").exists() == (batch_size == 10)
+    rows = training.evaluate(None, directory)
+    stored = json.loads((directory / "evaluation.json").read_text())
+    assert (stored["step"], stored["rows"]) == (2, rows)
+
+
+def test_the_report_of_another_step_is_moved_when_the_finished_run_is_evaluated(
+    stale, in_two_parts
+):
+    directory, config = stale
+    shutil.copytree(in_two_parts[1] / "checkpoints" / "2", directory / "checkpoints" / "2")
+    before = (directory / "evaluation.json").read_text()
+    config.evaluation.batch_size = 20
+    training.evaluate(config, directory)
+    assert (directory / "evaluation.json").read_text() == before  # this is no replacement
+    training.evaluate(None, directory)
+    assert json.loads((directory / "evaluation.json").read_text())["step"] == 2
+    (moved,) = (directory / "evaluations").glob("earlier-*.json")
+    assert moved.read_text() == before
 
 
 def test_out_leaves_the_run_alone(run, tmp_path):
