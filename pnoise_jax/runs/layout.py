@@ -58,6 +58,11 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def evaluation_settings(self) -> Path:
+        """The settings of evaluations after a resume that changed them; absent otherwise."""
+        return self.path / "evaluation_settings.jsonl"
+
+    @property
     def evaluation(self) -> Path:
         """The report of this run at its end, with the settings of its config."""
         return self.path / "evaluation.json"
@@ -86,7 +91,7 @@ class RunDirectory:
     def files(self) -> tuple[Path, ...]:
         """All files of a run."""
         notes = (self.config, self.data, self.modules, self.weights)
-        return (*notes, self.metrics, self.evaluation, self.lock)
+        return (*notes, self.metrics, self.evaluation_settings, self.evaluation, self.lock)
 
     @property
     def directories(self) -> tuple[Path, ...]:

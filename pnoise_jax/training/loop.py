@@ -25,6 +25,7 @@ from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.intervals import Every, SaveClock
+from pnoise_jax.training.measured_settings import note_changes
 from pnoise_jax.training.periods import advance_in_periods, prepare_period
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.profiling import Profiler
@@ -144,6 +145,10 @@ def _fit_locked(
         else:
             state, step = restored
             console.print(f"resuming from the checkpoint of step {step}")
+            if step < experiment.total_steps:
+                note = functools.partial(note_changes, path, experiment.config, step)
+                for sentence in on_all_hosts(note):
+                    console.print(sentence, soft_wrap=True, highlight=False)
         with _naming_last_checkpoint(path, checkpoints):
             training = _Training(experiment, program, checkpoints, path, console, require_there)
             return training.run(state, step)

@@ -252,6 +252,7 @@ def test_what_is_in_the_way_of_an_evaluation_is_named_before_it(run, monkeypatch
         "evaluation.json",
         "evaluations",
         "metrics.jsonl",
+        "evaluation_settings.jsonl",
         "config.json",
         ".lock",
         "checkpoints",
