@@ -104,7 +104,7 @@ def metric_named(name: str) -> Metric:
     if not colon:
         raise ValueError(f"metric={name!r} is unknown{did_you_mean(name, METRICS)}; or give {fix}")
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function: Any = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may raise anything
         raise ValueError(
             f"metric={name!r} cannot be imported ({type(error).__name__}: {error}); give {fix}"
