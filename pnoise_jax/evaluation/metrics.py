@@ -7,6 +7,7 @@ not depend on it. A mean over batches and the published meter do.
 
 import importlib
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def metric_named(name: str) -> Metric:
     if not colon:
         raise ValueError(f"metric={name!r} is unknown{did_you_mean(name, METRICS)}; or give {fix}")
     try:
-        function: Any = getattr(importlib.import_module(module), attribute)
+        function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may raise anything
         raise ValueError(
             f"metric={name!r} cannot be imported ({type(error).__name__}: {error}); give {fix}"
@@ -114,7 +115,7 @@ def metric_named(name: str) -> Metric:
             f"metric={name!r} is of type {type(function).__name__}, which cannot be called; give "
             f"{fix}"
         )
-    return function
+    return cast(Metric, function)
 
 
 def score(metric: Metric, batches: Sequence[Batch]) -> float:

@@ -129,7 +129,9 @@ class Window:
         fetched = jax.device_get(self._metrics)
         seconds = time.perf_counter() - self._started
         metrics = {name: np.stack([m[name] for m in fetched]) for name in fetched[0]}
-        runs = (metrics[name].reshape(len(fetched), -1).T for name in ("loss", "grad_norm"))
+        losses, norms = (
+            metrics[name].reshape(len(fetched), -1).T for name in ("loss", "grad_norm")
+        )
         summary = Summary(
             {name: values.mean(axis=0) for name, values in metrics.items()}
             | {"learning_rate": np.full(metrics["loss"].shape[1:], self._schedule(step - 1))},
@@ -139,7 +141,7 @@ class Window:
                 "data_wait": 100 * self._waited / seconds,
                 **_device_memory(),
             },
-            [_first_broken(*values, step) for values in zip(*runs, strict=True)],
+            [_first_broken(*pair, last_step=step) for pair in zip(losses, norms, strict=True)],
         )
         self._metrics = []
         self.restart_clock()
