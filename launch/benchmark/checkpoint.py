@@ -62,7 +62,7 @@ def main() -> None:
         workload.create_model(spec)
         report.require_divisible("batch_size", [spec.batch_size], devices)
         for count in devices:
-            parallel.require_mesh(spec.fsdp, count)
+            parallel.require_mesh(spec.fsdp, devices=count)
         if spec.dir is not None and not Path(spec.dir).is_dir():
             raise ValueError(f"--dir={spec.dir} is not a directory; create it first")
     report.run("checkpoint", specs, measure, _print, devices=devices, out=_OUT.value)

@@ -164,7 +164,7 @@ def test_the_headline_from_published_weights_and_the_validation_tar_alone(tmp_pa
         ("batch_size", 1024, "batch_size=1024 is larger than data.train_split='train'"),
         ("model.image_size", 70, "image_size=70 is not divisible by patch_size=16"),
         ("data.train_transform", "flipp", "data.train_transform='flipp': 'flipp' is unknown"),
-        ("data.test_transform", "none|flip", "'flip' is random, which is for training"),
+        ("data.test_transform", "none|flip", "'flip' is random, which is only allowed for"),
         ("data.image_size", 100, "data.image_size=100: vit_ti_16 takes images of 224"),
         ("mixup.alpha", -1.0, r"mixup.alpha=-1.0: give a number in \[0, inf\)"),
         ("data.data_dir", "/", "data.name='imagenet2012' is not prepared in"),
