@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import pathlib
 
 import jax
@@ -197,7 +198,8 @@ def test_the_published_recipe_is_the_published_script():
     assert (config.optimizer.weight_decay, config.optimizer.weight_decay_on) == (0.01, "all")
     for epoch in (0, 1, 50, 99):  # PyTorch's CosineAnnealingLR(100, eta_min=1e-9)
         expected = 1e-9 + (1e-3 - 1e-9) * (1 + np.cos(np.pi * epoch / 100)) / 2
-        for step in (2502 * epoch, 2502 * epoch + 2501):
+        first, following = (math.ceil(n * 1_281_167 / 512) for n in (epoch, epoch + 1))
+        for step in (first, following - 1):
             assert float(experiment.schedule(step)) == pytest.approx(expected, rel=0.03)
     gaussian = get_config("imagenet_resnet", "model=18,noise=published_gaussian,recipe=published")
     assert (gaussian.model.name, gaussian.noise.preset) == (

@@ -30,7 +30,7 @@ def config(options=None, **changes):
     durations = {"source_duration": "5 steps", "pair_every": "4 steps"}
     options = {"source": "tiny_source"} | durations | (options or {})
     task = training.task_config("cdtrans", **options)
-    more = {"checkpoint.every": "1 steps", "checkpoint.keep": 12}
+    more = {"checkpoint.every": "1 steps", "checkpoint.keep": 12, "log_every": "1 steps"}
     noisy = {"noise.preset": "paper_vit", "noise.strength": 0.2}
     return stripes.adaptation_config(task, model={"depth": 1}, **noisy | more | changes)
 
