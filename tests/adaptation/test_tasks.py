@@ -493,7 +493,7 @@ def test_a_run_does_not_go_on_with_another_source(tmp_path):
         )
     )
     with pytest.raises(
-        ValueError, match=r"has learned from the source .* 99 examples.*120 examples"
+        ValueError, match=r"has learned from .* 99 examples.*but now .* 120 examples"
     ):
         training.train(config, tmp_path)
 
