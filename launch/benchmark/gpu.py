@@ -150,7 +150,7 @@ def _run(
       deadline: when to stop, on the clock of `time.monotonic`.
 
     Returns:
-      The names of the parts that failed, and of those that ran out of time.
+      The names of the parts that failed, and of the parts that ran out of time.
     """
     names, failed, late = list(commands), [], []
     with tempfile.NamedTemporaryFile() as turns, ThreadPoolExecutor(at_once) as pool:

@@ -145,7 +145,7 @@ def _measure_input(spec: Spec) -> list[dict]:
 def _share_out(spec: Spec, data_dir: Path, hosts: int) -> Pipeline:
     """All images once: the shares of all hosts, one after another.
 
-    A host's share is split into so many streams that their total is the same for any number of
+    Each host's share is split into streams. Their total is the same for any number of
     hosts.
     """
     each = spec.streams // hosts

@@ -26,7 +26,7 @@ class Match:
     """How our classes correspond to theirs.
 
     Attributes:
-      kind: "same": the same names in the same order. "mapped": their names include all of ours, but
+      kind: "same": the same names in the same order. "mapped": all our names are among theirs, but
         in another order. "unknown": one side has no names, or names of another kind.
       order: (number of our classes,), their label for each of our classes.
     """

@@ -84,7 +84,7 @@ def _operation_of(kind: type[nn.Module]) -> tuple[str, Callable | None]:
 def replaced_fields(module: nn.Module, **fields: Any) -> Iterator[None]:
     """Replaces fields of a module for one call.
 
-    A clone would have other parameters, and calling a method of ours would skip the interceptors
+    A clone would have different parameters, and a direct method call would skip the interceptors
     that inject noise.
     """
     before = {name: getattr(module, name) for name in fields}

@@ -106,7 +106,7 @@ class AuditSettings:
         if len(labels) != 1 and np.count_nonzero(counts) < 2:
             raise ValueError(
                 f"all {len(labels)} examples of {what} have the same label: with one class there "
-                "is no class order, and no label to read; give examples of at least two classes"
+                "is no class order and no label to read; give examples of at least two classes"
             )
         largest, examples = int(counts.max()), counted(len(labels), "example")
         most = len(labels) // MIN_BATCHES

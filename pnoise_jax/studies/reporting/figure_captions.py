@@ -106,7 +106,7 @@ def check_table(audit: Mapping[str, Any]) -> str:
     """Returns the caption of the table of the exact check."""
     caption = (
         "Two checks without statistics. In some batches, about half of the examples are replaced "
-        "in each of several calls, and the logits of those that stay are compared; each mate of an "
+        "in each of several calls, and the logits of the others are compared; each mate of an "
         "example is replaced in some call in which the example stays. And the predictions in all "
         "orders that were scored are compared with those in the first random order. “Examples "
         "predicted differently” have another prediction in some order of one kind; the number is "

@@ -138,7 +138,7 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
         topics["Clean reference"] = (
             f"Of {counted(check['examples'], 'example')}, about half were replaced in each of "
             "several calls of the clean model, so that each mate of an example was replaced in "
-            "some call; the logits of those that stayed changed by at most "
+            "some call; the logits of the remaining examples changed by at most "
             f"{tables.small(check['largest_logit_difference'])}."
         )
     if audit["config"] is not None:

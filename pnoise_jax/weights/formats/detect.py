@@ -23,7 +23,7 @@ _GIT_LFS = b"version https://"  # git-lfs.github.com/spec/v1
 
 
 def open_file(path: Path) -> ArrayFile:
-    """Opens an npz, a safetensors file, an index of several, or a run or checkpoint of ours.
+    """Opens an npz, a safetensors file, a safetensors index, or a run or checkpoint.
 
     Only names and shapes are read.
 
