@@ -1,4 +1,4 @@
-"""The noises as users compile them: here it matters what the compiler makes of them."""
+"""Turns XLA's optimizations on for the modules that test what noises compute."""
 
 import jax
 import pytest
@@ -8,7 +8,7 @@ OPTIMISED = ("test_linear_transform", "test_stochastic", "test_types")
 
 @pytest.fixture(autouse=True, scope="module")
 def optimised(request):
-    """Compiles the tests of `OPTIMISED` as users do; the others are about where noise enters."""
+    """Compiles the modules in `OPTIMISED` as users do; the others test where noise enters."""
     optimise = request.path.stem in OPTIMISED
     jax.config.update("jax_disable_most_optimizations", not optimise)
     yield

@@ -1,4 +1,4 @@
-"""A noise of one's own: what it must have, and that it is as good as ours."""
+"""Your own noise: what it must have, and that it works as ours do."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from pnoise_jax import noise
 
 @dataclasses.dataclass(frozen=True)
 class Scale(noise.Noise):
-    """Scales each example by a random factor: the example of the documentation."""
+    """Scales each example by a random factor; the example in the documentation."""
 
     strength: float = 0.1
     spread: float = 1.0
@@ -33,17 +33,17 @@ def images():
     return jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
 
 
-def test_an_own_noise_keeps_the_masked_examples_and_the_dtype():
+def test_your_own_noise_keeps_masked_examples_and_the_dtype():
     x = images().astype(jnp.bfloat16)
     mask = jnp.array([True, False, True, True, False, True])
-    with jax.numpy_dtype_promotion("standard"):  # it computes in float32 without saying so
+    with jax.numpy_dtype_promotion("standard"):  # float32 inside
         noisy = Scale()(KEY, x, mask=mask)
     assert noisy.dtype == x.dtype
     chex.assert_trees_all_equal(noisy[~mask], x[~mask])
     assert (noisy[mask] != x[mask]).any(axis=1).all()
 
 
-def test_an_own_noise_takes_a_traced_strength_and_draws_by_index():
+def test_your_own_noise_accepts_a_traced_strength_and_draws_by_index():
     x = images()
     noisy = jax.jit(lambda x, strength: Scale()(KEY, x, strength=strength))(x, 0.5)
     chex.assert_trees_all_close(noisy, Scale(0.5)(KEY, x), rtol=1e-6)
@@ -52,7 +52,7 @@ def test_an_own_noise_takes_a_traced_strength_and_draws_by_index():
     chex.assert_trees_all_close(permuted, Scale()(KEY, x)[order], rtol=1e-6)
 
 
-def test_an_own_noise_in_an_injection_and_in_a_foreign_module():
+def test_your_own_noise_works_in_an_injection_and_in_any_module():
     assert noise.Injection(Scale()).with_strength(0.7).noise == Scale(0.7)
     assert noise.Injection(Scale()).in_batches_of(5).noise == Scale()
     model = noise.InjectedModule(nn.Sequential([nn.Dense(3), nn.Dense(2)]), Scale(), at="layers_1")
@@ -62,7 +62,7 @@ def test_an_own_noise_in_an_injection_and_in_a_foreign_module():
     assert (noisy != clean).all()
 
 
-def _named(name, bases=(noise.Noise,), frozen=True, **members):
+def _noise_class(name, bases=(noise.Noise,), frozen=True, **members):
     members.setdefault("__annotations__", {"strength": float})
     members.setdefault("strength", 1.0)
     return dataclasses.dataclass(frozen=frozen)(type(name, bases, members))
@@ -72,7 +72,7 @@ def _noisy(self, key, x, *, mask, strength, index):
     return x
 
 
-def _plain(self, key, x):
+def _noisy_without_keywords(self, key, x):
     return x
 
 
@@ -80,22 +80,25 @@ def _plain(self, key, x):
     ("kind", "message"),
     [
         (
-            _named("Mine", noisy=_plain),
+            _noise_class("Mine", noisy=_noisy_without_keywords),
             "Mine.noisy does not accept mask, strength, index: change its",
         ),
-        (_named("Mine"), "Mine has no method noisy"),
-        (_named("Mine", bases=(), noisy=_noisy), "make it a subclass of pnoise_jax.noise.Noise"),
-        (_named("Mine", noisy=_noisy, frozen=False), "Mine must be a frozen dataclass"),
+        (_noise_class("Mine"), "Mine has no method noisy"),
+        (
+            _noise_class("Mine", bases=(), noisy=_noisy),
+            "make it a subclass of pnoise_jax.noise.Noise",
+        ),
+        (_noise_class("Mine", noisy=_noisy, frozen=False), "Mine must be a frozen dataclass"),
         (type("Mine", (noise.Noise,), {"noisy": _noisy}), "Mine must be a frozen dataclass"),
         (
             dataclasses.dataclass(frozen=True)(type("Mine", (noise.Noise,), {"noisy": _noisy})),
             "Mine has no strength: add a field",
         ),
-        (_named("Mine", noisy=_noisy, mixes="batch"), "mixes examples but has no group_size"),
+        (_noise_class("Mine", noisy=_noisy, mixes="batch"), "mixes examples but has no group_size"),
         (lambda x: x, "is not a noise"),
     ],
 )
-def test_bad_input_what_a_noise_lacks_is_named(kind, message):
+def test_an_error_names_what_a_noise_lacks(kind, message):
     with pytest.raises(ValueError, match=message):
         noise.register_noise("mine")(kind)
     if isinstance(kind, type):
@@ -104,12 +107,12 @@ def test_bad_input_what_a_noise_lacks_is_named(kind, message):
 
 
 def test_bad_input_at_the_call():
-    wrong = _named("Wrong", noisy=lambda self, key, x, *, mask, strength, index: x[:1])
+    wrong = _noise_class("Wrong", noisy=lambda self, key, x, *, mask, strength, index: x[:1])
     with pytest.raises(ValueError, match=r"Wrong.noisy returned shape \(1, 4\) for x of shape"):
         wrong()(KEY, images())
     with pytest.raises(ValueError, match="this noise is random: give it a key"):
         Scale()(None, images())
-    unhashable = _named("Listed", noisy=_noisy, __annotations__={"strength": list})
+    unhashable = _noise_class("Listed", noisy=_noisy, __annotations__={"strength": list})
     with pytest.raises(ValueError, match="cannot be hashed"):
         noise.Injection(unhashable([1.0]))
     with pytest.raises(ValueError, match="give a noise, such as"):
@@ -135,8 +138,8 @@ def test_a_config_names_a_registered_noise():
     ):
         noise.Injection.from_config(section | {"options": {"strength": 0.9}})
     with pytest.raises(ValueError, match=r"noise 'scale' is already registered as .*Scale: choose"):
-        noise.register_noise("scale")(_named("Other", noisy=_noisy))
-    assert noise.register_noise("scale")(Scale) is Scale  # a module that is imported again
+        noise.register_noise("scale")(_noise_class("Other", noisy=_noisy))
+    assert noise.register_noise("scale")(Scale) is Scale  # as if its module were imported again
 
 
 def test_a_config_imports_a_noise_by_module_and_name():
@@ -217,7 +220,7 @@ def test_noise_that_is_off_changes_nothing(each, off):
 
 @dataclasses.dataclass(frozen=True)
 class UnsaidMean(noise.Noise):
-    """Mixes the batch, and does not say so."""
+    """Mixes the batch without declaring it."""
 
     strength: float = 1.0
     draws = False
@@ -226,13 +229,13 @@ class UnsaidMean(noise.Noise):
         return x + strength * x.mean(axis=0)
 
 
-def test_a_noise_that_mixes_and_does_not_say_so_is_refused():
+def test_a_noise_that_mixes_without_declaring_it_is_refused():
     with pytest.raises(ValueError, match=r'UnsaidMean makes an example depend .* mixes = "batch"'):
         noise.Injection(UnsaidMean(), layer=1)
     noise.Injection(UnsaidMean(strength=0.0), layer=1)
 
 
-def test_a_mask_is_of_bool():
+def test_a_mask_must_be_bool():
     x = jnp.ones((3, 2))
     for mask in (jnp.array([1, 0, 2]), jnp.array([0.0, 0.0, -1e9])):
         with pytest.raises(ValueError, match=f"mask is {mask.dtype}: give bool"):
@@ -253,7 +256,7 @@ def test_a_mask_is_of_bool():
         (jnp.ones(6, bool), "index is bool: give int32"),
     ],
 )
-def test_an_index_is_a_whole_number_for_each_example(index, message):
+def test_an_index_must_have_a_whole_number_for_each_example(index, message):
     with pytest.raises(ValueError, match=message):
         Scale()(KEY, images(), index=index)
 
@@ -274,7 +277,7 @@ def test_a_traced_index_is_checked():
         (jnp.ones(2), r"key is float32\[2\]"),
     ],
 )
-def test_a_key_is_one_key(key, message):
+def test_a_key_must_be_one_key(key, message):
     with pytest.raises(ValueError, match=message):
         Scale()(key, images())
 
@@ -285,7 +288,7 @@ def test_old_keys_and_keys_under_vmap():
     assert jax.vmap(lambda key: Scale()(key, x))(jax.random.split(KEY, 2)).shape == (2, *x.shape)
 
 
-def test_a_list_is_no_batch():
+def test_a_list_is_refused():
     with pytest.raises(ValueError, match=r"x has type list; expected a float array \(batch, ...\)"):
         Scale()(KEY, [[1.0, 2.0]])
 
@@ -304,7 +307,7 @@ def test_a_list_is_no_batch():
 @pytest.mark.parametrize(
     "kind", [Scale(), noise.Erase(), noise.LinearTransform(noise.Optimal())], ids=repr
 )
-def test_a_strength_is_one_number(kind, strength, message):
+def test_a_strength_must_be_one_finite_number(kind, strength, message):
     with pytest.raises(ValueError, match=message):
         kind(KEY, images(), strength=strength)
 
@@ -312,7 +315,7 @@ def test_a_strength_is_one_number(kind, strength, message):
 @pytest.mark.parametrize(
     "strength", [0.5, jnp.float32(0.5), np.float32(0.5), np.array(0.5), nnx.Param(jnp.array(0.5))]
 )
-def test_a_strength_of_any_kind_of_number(strength):
+def test_a_strength_can_be_any_kind_of_number(strength):
     halved = noise.Erase()(None, images(), strength=strength)
     chex.assert_trees_all_close(halved, 0.5 * images(), rtol=1e-6)
 

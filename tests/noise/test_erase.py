@@ -1,4 +1,4 @@
-"""Erasing a site: zeros there, and nothing of one example in another."""
+"""Erasing a site: it becomes zero, and examples do not mix."""
 
 import chex
 import jax
@@ -17,7 +17,7 @@ def sample(shape=(16, 5, 3)):
     return jax.random.normal(jax.random.key(1), shape)
 
 
-def test_zeros_at_full_strength_and_nothing_at_none():
+def test_full_strength_gives_zeros_and_strength_zero_changes_nothing():
     x = sample()
     chex.assert_trees_all_equal(noise.Erase()(None, x), jnp.zeros_like(x))
     chex.assert_trees_all_equal(noise.Erase(0.0)(None, x), x)
@@ -25,14 +25,14 @@ def test_zeros_at_full_strength_and_nothing_at_none():
     assert noise.Erase(0.5)(None, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-def test_padding_stays():
+def test_padding_is_unchanged():
     x, mask = sample(), jnp.arange(16) < 11
     y = noise.Erase()(None, x, mask=mask)
     chex.assert_trees_all_equal(y[11:], x[11:])
     assert not y[:11].any()
 
 
-def test_an_explicit_mesh_takes_it():
+def test_it_works_on_an_explicit_mesh():
     x, mask = sample(), jnp.arange(16) < 11
     sharding = NamedSharding(jax.make_mesh((8,), ("data",), (AxisType.Explicit,)), P("data"))
     got = jax.jit(lambda x, mask: noise.Erase(0.5)(None, x, mask=mask))(
@@ -66,7 +66,7 @@ def test_a_class_token_sees_no_image_once_the_only_block_is_erased(depth):
     )
     images = jax.random.normal(jax.random.key(2), (6, 8, 8, 1))
     variables = jax.jit(model.init)(jax.random.key(3), images)
-    generator = np.random.default_rng(0)  # at the start biases are 0, the class token nearly so
+    generator = np.random.default_rng(0)  # as initialised, biases are 0, the class token nearly
     variables = jax.tree.map(
         lambda x: x + generator.normal(0, 0.5, x.shape).astype(np.float32), variables
     )

@@ -15,7 +15,7 @@ SEEDS = range(5)
 
 
 def random_joint(generator, shape=(4, 3)):
-    """A joint distribution in which some outcomes never happen."""
+    """A joint distribution with an outcome that never happens."""
     p = generator.dirichlet(np.full(math.prod(shape), 0.3)).reshape(shape)
     p[generator.integers(shape[0]), generator.integers(shape[1])] = 0.0
     return p / p.sum()
@@ -27,7 +27,7 @@ def random_covariance(generator, n):
 
 
 def with_x_mapped(covariance, matrix):
-    """The covariance of (Y, MX), of as many Y as X."""
+    """The covariance of (Y, MX) from that of (Y, X)."""
     k = len(matrix)
     mapped = linalg.block_diag(np.eye(len(covariance) - k), matrix)
     return mapped @ covariance @ mapped.T
@@ -37,12 +37,12 @@ def with_x_mapped(covariance, matrix):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_discrete_measures_are_those_of_scipy_and_of_their_definition(seed):
+def test_discrete_measures_equal_scipys_and_their_definitions(seed):
     p = random_joint(np.random.default_rng(seed))
     p_x, p_y = p.sum(1), p.sum(0)
     assert information.entropy(p) == pytest.approx(stats.entropy(p.ravel()))
-    of_columns = [stats.entropy(p[:, j]) for j in range(3)]  # scipy divides by the sum
-    assert information.conditional_entropy(p) == pytest.approx(np.dot(p_y, of_columns))
+    column_entropies = [stats.entropy(p[:, j]) for j in range(3)]  # scipy divides by the sum
+    assert information.conditional_entropy(p) == pytest.approx(np.dot(p_y, column_entropies))
     divergence = stats.entropy(p.ravel(), np.outer(p_x, p_y).ravel())
     assert information.mutual_information(p) == pytest.approx(divergence)
     assert information.mutual_information(p.T) == pytest.approx(divergence)
@@ -75,7 +75,7 @@ def test_known_discrete_values():
     assert information.entropy([1.0 - 1e-300, 1e-300]) == pytest.approx(690.8e-300, rel=1e-3)
 
 
-def test_float32_probabilities_and_those_of_jax():
+def test_probabilities_can_be_float32_and_jax_arrays():
     p = jax.nn.softmax(jax.random.normal(jax.random.key(0), (1000,)))
     assert information.entropy(p) == pytest.approx(stats.entropy(np.asarray(p, float)), rel=1e-6)
     independent = jnp.outer(p[:50] / p[:50].sum(), p[50:70] / p[50:70].sum())
@@ -140,7 +140,7 @@ def test_gaussian_measures_by_determinants(n, seed):
         assert again == pytest.approx(mutual, abs=1e-6)
 
 
-def test_what_is_singular_does_not_depend_on_units_but_on_the_precision():
+def test_singularity_depends_on_the_precision_and_not_on_units():
     assert math.isfinite(information.gaussian_entropy(np.diag([1e-200, 1.0, 1e200])))
     nearly = np.array([[1.0, 1 - 1e-10], [1 - 1e-10, 1.0]])
     assert information.gaussian_mutual_information(nearly, 1) == pytest.approx(11.16, abs=0.01)
@@ -153,9 +153,9 @@ def test_what_is_singular_does_not_depend_on_units_but_on_the_precision():
 @pytest.mark.parametrize("scale", [5e-324, 1e-320, 1e-300, 1e300, 1.7e308])
 def test_gaussian_measures_of_extreme_units_are_exact(scale):
     covariance = np.diag([scale, scale])
-    one = (1 + math.log(2 * math.pi) + math.log(scale)) / 2
-    assert information.gaussian_entropy(covariance) == pytest.approx(2 * one)
-    assert information.gaussian_conditional_entropy(covariance, 1) == pytest.approx(one)
+    single = (1 + math.log(2 * math.pi) + math.log(scale)) / 2
+    assert information.gaussian_entropy(covariance) == pytest.approx(2 * single)
+    assert information.gaussian_conditional_entropy(covariance, 1) == pytest.approx(single)
     assert information.gaussian_mutual_information(covariance, 1) == pytest.approx(0, abs=1e-12)
 
 
@@ -163,15 +163,15 @@ def test_gaussian_measures_of_extreme_units_are_exact(scale):
 
 
 def pairs(generator, k):
-    """Variances of X and of Y, and covariances, of k independent pairs; and all as one matrix."""
+    """Variances of X and Y, and covariances, of k independent pairs; and the joint covariance."""
     x, y = generator.uniform(0.5, 2, (2, k))
     c = generator.uniform(-0.95, 0.95, k) * np.sqrt(x * y)
     return x, y, c, np.block([[np.diag(y), np.diag(c)], [np.diag(c), np.diag(x)]])
 
 
-def with_noise(covariance, of_noise):
-    zeros = np.zeros_like(of_noise)
-    return covariance + np.block([[zeros, zeros], [zeros, of_noise]])
+def with_noise(covariance, noise_covariance):
+    zeros = np.zeros_like(noise_covariance)
+    return covariance + np.block([[zeros, zeros], [zeros, noise_covariance]])
 
 
 @pytest.mark.parametrize("k", [1, 2, 6])
@@ -188,7 +188,7 @@ def test_equation_10_is_exact_for_one_scalar_shared_by_all_examples(variance, k)
     per_example = -np.log1p(variance * y / (x * y - c**2)).sum() / 2
     assert information.latent_gain(clean, independent, k) == pytest.approx(per_example)
     if variance and k > 1:
-        assert per_example < exact - 0.01  # it is another number
+        assert per_example < exact - 0.01  # the two differ
     # Adding noise loses information either way: the paper's sign is right.
     for noisy in (shared, independent):
         assert information.conditional_gain(clean, noisy, k) <= 1e-12
@@ -222,7 +222,7 @@ def test_equation_13_and_the_conditional_entropies_that_it_leaves_out(quality, k
     generator = np.random.default_rng(k)
     m = np.eye(k) + np.asarray(quality.matrix(k), np.float64)
     joint = random_covariance(generator, 2 * k)
-    unrelated = linalg.block_diag(joint[:k, :k], joint[k:, k:])  # labels that X tells nothing of
+    unrelated = linalg.block_diag(joint[:k, :k], joint[k:, k:])  # X tells nothing about Y
     for clean in (joint, unrelated):
         noisy = with_x_mapped(clean, m)
         gain = information.latent_gain(clean, noisy, k)
@@ -258,7 +258,7 @@ def test_solve_quality_finds_equation_19():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_the_fourth_constraint_allows_counts_as_positive(seed):
+def test_the_fourth_constraint_rules_out_negative_information(seed):
     """Rows of L1 norm 1 have a determinant of at most 1, so eq. 13 is at least 0."""
     rows = np.random.default_rng(seed).normal(size=(6, 6))
     quality = noise.Dense(rows / np.abs(rows).sum(axis=1, keepdims=True) - np.eye(6))
@@ -319,7 +319,7 @@ def test_bad_input_is_named(call, message):
         call()
 
 
-def test_traced_arrays_are_named():
+def test_traced_arrays_are_refused():
     with pytest.raises(ValueError, match=r"p is traced by jax\.jit.*call them outside"):
         jax.jit(information.entropy)(jnp.full(4, 0.25))
     with pytest.raises(ValueError, match="covariance is traced"):

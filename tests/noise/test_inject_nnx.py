@@ -1,4 +1,4 @@
-"""Noise in NNX modules that know nothing of it, and our models in NNX."""
+"""Noise in unmodified NNX modules, and our models in NNX."""
 
 import dataclasses
 import threading
@@ -29,7 +29,7 @@ class Net(nnx.Module):
 
 
 class DeepNet(Net):
-    """Inherits its call."""
+    """Inherits `__call__`."""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ class Nested(nnx.Module):
         return self.nets[0](x)
 
 
-def test_a_star_stands_for_no_submodule_of_what_it_matches():
+def test_a_star_never_matches_a_slash():
     net = Nested(nnx.Rngs(0))
     injected = noise.inject_nnx(net, OPTIMAL, at="nets/*")
     chex.assert_trees_all_close(injected(X, inject=True), net(OPTIMAL(None, X)), rtol=1e-5)
@@ -142,7 +142,7 @@ def test_bad_input(net):
         noise.InjectedModule(net, OPTIMAL, at="head")
 
 
-def test_our_models_serve_nnx_by_flaxs_bridge():
+def test_our_models_work_in_nnx_through_flaxs_bridge():
     injection = noise.Injection(OPTIMAL, inference=True)
     model = models.create_model(
         "vit_ti_16", image_size=8, patch_size=4, dim=12, depth=2, num_classes=3, injection=injection
@@ -156,7 +156,7 @@ def test_our_models_serve_nnx_by_flaxs_bridge():
 
 
 class OneByOne(Net):
-    """Calls its layers on one example at a time, or on all of them in several steps."""
+    """Calls its first layer on one example at a time, or on all of them in a loop."""
 
     def __init__(self, rngs, how):
         super().__init__(rngs)
@@ -172,7 +172,7 @@ class OneByOne(Net):
 
 
 @pytest.mark.parametrize("how", ["vmap", "map", "fori_loop"])
-def test_where_all_examples_or_steps_would_draw_the_same_is_refused(how, net):
+def test_drawing_the_same_for_all_examples_or_steps_is_refused(how, net):
     injected = noise.inject_nnx(OneByOne(nnx.Rngs(0), how), noise.Gaussian(), at="layers/0")
     for call in (injected, jax.jit(injected, static_argnames="inject")):
         with pytest.raises(ValueError, match=r"'layers/0' is called inside jax\.vmap or a loop"):
@@ -182,7 +182,7 @@ def test_where_all_examples_or_steps_would_draw_the_same_is_refused(how, net):
             X, inject=True, noise_key=key
         )
     )(jax.random.split(KEY, 2))
-    assert (several[0] != several[1]).all()  # around a whole call it is what a sweep does
+    assert (several[0] != several[1]).all()  # around a whole call, as in a sweep
 
 
 def test_mixing_inside_vmap_is_refused():
@@ -194,7 +194,7 @@ def test_mixing_inside_vmap_is_refused():
 
 
 class Recomputed(nnx.Module):
-    """JAX keys its traces by the module that it is given."""
+    """JAX caches the trace of its body, keyed by the module."""
 
     def __init__(self):
         self.body, self.head = (nnx.Linear(3, 3, rngs=nnx.Rngs(n)) for n in range(2))
@@ -203,7 +203,7 @@ class Recomputed(nnx.Module):
         return self.head(jax.checkpoint(self.body)(x))
 
 
-def test_what_jax_traces_inside_keeps_no_noise():
+def test_cached_inner_traces_keep_no_noise():
     net = Recomputed()
     injected, clean = noise.inject_nnx(net, OPTIMAL, at="body"), Recomputed()(X)
     noisy = injected(X, inject=True)

@@ -15,7 +15,7 @@ def test_layers():
     assert noise.Injection(OPTIMAL, layer="random").layers(3) == (1, 2, 3)
 
 
-def test_by_default_it_acts_in_training_on_all_that_enters_the_last_block():
+def test_by_default_it_acts_in_training_on_all_tokens_of_the_last_block():
     assert noise.Injection(OPTIMAL) == noise.Injection(
         OPTIMAL,
         layer="last",
@@ -41,7 +41,7 @@ def test_the_first_layer_and_whether_it_is_drawn():
 
 
 @pytest.mark.parametrize("layer", [0, -1, True, 2.5, (), (1, 0), (1, "2"), "first", None])
-def test_a_layer_that_cannot_be_is_named(layer):
+def test_an_invalid_layer_is_named(layer):
     with pytest.raises(ValueError, match=r"layer=.*: give a number from 1, several numbers"):
         noise.Injection(OPTIMAL, layer=layer)
 
@@ -58,8 +58,8 @@ def test_a_section_overrides_its_preset():
     assert noise.Injection.from_config({"preset": "paper_vit", "layer": "3"}).layer == 3
 
 
-def test_the_section_that_describes_it_makes_no_other_injection():
-    """A model with it is the same static argument, and is not compiled again."""
+def test_injections_are_equal_whatever_their_sections_name():
+    """So a model with either is the same static argument, compiled once."""
     section = {"preset": "paper_vit", "layer": 3}
     first, other = (
         noise.Injection.from_config(section, name=name) for name in ("noise", "noise.others.early")
@@ -89,12 +89,12 @@ def test_another_quality_takes_the_presets_place_and_not_its_strength():
         ("optimal_published", {"quality": "optimal"}),
     ],
 )
-def test_the_presets_own_name_and_quality_change_nothing(preset, named):
+def test_repeating_the_presets_name_and_quality_changes_nothing(preset, named):
     injection = noise.Injection.from_config({"preset": preset} | named)
     assert injection == noise.Injection.preset(preset)
 
 
-def test_at_the_image_a_preset_has_no_tokens():
+def test_a_presets_tokens_do_not_apply_at_the_image():
     injection = noise.Injection.from_config({"preset": "optimal_published", "point": "image"})
     assert injection == noise.Injection(OPTIMAL, point="image", train=False, inference=True)
 
@@ -102,7 +102,7 @@ def test_at_the_image_a_preset_has_no_tokens():
 @pytest.mark.parametrize(
     "section", [{}, {"name": "none"}, {"preset": "paper_vit", "name": "none"}, {"layer": None}]
 )
-def test_no_noise(section):
+def test_a_section_without_noise_gives_no_injection(section):
     assert noise.Injection.from_config(section) is None
 
 
@@ -116,7 +116,7 @@ def test_every_noise_from_a_section():
     assert build(matmul).noise.implementation == "matmul"
 
 
-def test_batches_become_groups():
+def test_in_batches_of_groups_only_noises_that_mix_examples():
     grouped = noise.Injection(OPTIMAL).in_batches_of(10)
     assert grouped.noise == noise.LinearTransform(noise.Optimal(), group_size=10)
     five = noise.Injection(noise.LinearTransform(noise.Optimal(), group_size=5))
@@ -167,7 +167,7 @@ def test_batches_become_groups():
         ),
     ],
 )
-def test_a_bad_section_is_named(section, message):
+def test_a_bad_field_of_a_section_is_named(section, message):
     with pytest.raises(ValueError, match=message):
         noise.Injection.from_config(section)
 
@@ -182,7 +182,7 @@ def test_validate_names_what_the_model_has():
     noise.Injection(OPTIMAL, layer=(1, 12)).validate(num_layers=12, points=POINTS)
 
 
-def test_what_is_no_noise_is_refused():
+def test_a_bad_train_or_noise_is_refused():
     with pytest.raises(ValueError, match="train='no'"):
         noise.Injection(OPTIMAL, train="no")
     with pytest.raises(ValueError, match="give a noise"):

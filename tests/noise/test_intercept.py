@@ -1,4 +1,4 @@
-"""Noise in Linen modules that know nothing of it."""
+"""Noise in unmodified Linen modules."""
 
 import functools
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def test_sites_are_listed_in_calling_order_with_shapes():
     ]
 
 
-def test_parameters_are_the_modules_own():
+def test_wrapping_changes_no_parameters():
     plain = initialise(CNN(), image())
     wrapped = initialise(noise.InjectedModule(CNN(), OPTIMAL, at="Dense_1"), image())
     chex.assert_trees_all_equal(wrapped, plain)
@@ -109,7 +109,7 @@ def test_input_and_output_of_a_site():
     )
 
 
-def test_numpy_inputs_are_arrays_too():
+def test_numpy_inputs_work_like_jax_arrays():
     x = np.asarray(image())
     variables = initialise(CNN(), x)
     wrapped = noise.InjectedModule(CNN(), OPTIMAL, at="Conv_0")
@@ -131,7 +131,7 @@ def test_switched_off_it_is_bitwise_the_module():
     assert not np.allclose(noisy, CNN().apply(variables, x))
 
 
-def test_it_works_inside_and_around_jit_and_grad():
+def test_it_works_under_jit_and_grad():
     x = image()
     variables = initialise(CNN(), x)
     wrapped = noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0")
@@ -192,7 +192,7 @@ def test_a_shared_submodule_takes_noise_at_each_call():
     chex.assert_trees_all_close(wrapped.apply(variables, x, inject=True), expected, atol=1e-5)
 
 
-def test_a_pattern_without_a_match_lists_near_ones():
+def test_a_pattern_without_a_match_suggests_similar_paths():
     x = image()
     variables = initialise(CNN(), x)
     with pytest.raises(ValueError, match=r"'dense_1' matches no.*did you mean.*'Dense_1'.*Conv_0"):
@@ -210,7 +210,7 @@ def test_a_missing_key_and_a_wrong_point_are_named():
         )
 
 
-def test_a_star_stands_for_no_submodule_of_what_it_matches():
+def test_a_star_never_matches_a_slash():
     x = jax.random.normal(jax.random.key(0), (4, 5))
     variables = initialise(Remat(), x)
     twice = noise.InjectedModule(Remat(), GAUSSIAN, at="block_?")
@@ -225,7 +225,7 @@ def test_a_star_stands_for_no_submodule_of_what_it_matches():
 
 
 class Halves(nn.Module):
-    """Two steps that are no call, and a tied embedding, whose module is called as well."""
+    """A submodule used only by other methods, and a tied embedding, which is called too."""
 
     def setup(self):
         self.steps = Steps()
@@ -274,7 +274,7 @@ class Reader(nn.Module):
         return self.dense(x) + self.table.values[None]
 
 
-def test_a_module_whose_parameters_are_only_read_takes_no_noise_and_no_blame():
+def test_a_module_whose_parameters_are_only_read_is_no_error():
     x = jnp.ones((4, 5))
     variables = initialise(Reader(), x)
     injected = noise.InjectedModule(Reader(), noise.Erase(), at="*")
@@ -282,7 +282,7 @@ def test_a_module_whose_parameters_are_only_read_takes_no_noise_and_no_blame():
 
 
 @pytest.mark.parametrize("all_tokens", [True, False])
-def test_no_block_of_our_models_is_left_out_unsaid(all_tokens):
+def test_our_models_name_a_site_that_the_last_block_skips(all_tokens):
     sizes = {"image_size": 8, "patch_size": 4, "dim": 8, "depth": 2, "num_heads": 2}
     model = models.create_model("vit_ti_16", num_classes=3, all_tokens=all_tokens, **sizes)
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
@@ -295,7 +295,7 @@ def test_no_block_of_our_models_is_left_out_unsaid(all_tokens):
             injected.apply(variables, images, inject=True)
 
 
-def test_submodules_given_ready_made_have_the_paths_that_are_listed():
+def test_submodules_passed_as_fields_have_the_listed_paths():
     x, module = jnp.ones((4, 5)), nn.Sequential([nn.Dense(3), nn.Dense(2)])
     assert [site.path for site in noise.list_sites(module, x)] == ["layers_0", "layers_1"]
     injected = noise.InjectedModule(module, noise.Erase(), at="layers_1")
@@ -324,8 +324,8 @@ class Compiled(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [Decorated, nn.jit(Block)])
-def test_what_flax_compiles_by_itself_is_refused(kind):
-    """Its trace would be used again: for the other block, and in calls without noise."""
+def test_a_module_compiled_by_nn_jit_is_refused(kind):
+    """Flax would reuse its trace: for the other block, and in calls without noise."""
     x, module = jnp.ones((4, 5)), Compiled(kind)
     injected = noise.InjectedModule(module, OPTIMAL, at="a/Dense_0")
     variables = injected.init(jax.random.key(0), x)
@@ -347,13 +347,13 @@ class Rows(nn.Module):
         return nn.vmap(Block, **options)(name="rows")(x)
 
 
-def test_mixing_what_are_no_examples_is_refused():
+def test_mixing_rows_that_are_not_examples_is_refused():
     x = jnp.arange(4.0 * 7 * 5).reshape(4, 7, 5)
     inside = noise.InjectedModule(Rows(), OPTIMAL, at="rows/Dense_0")
     variables = inside.init(jax.random.key(0), x)
     with pytest.raises(ValueError, match=r"gets \[7, 5\] inside vmap, so a noise.*\(7,\) bool"):
         inside.apply(variables, x, inject=True)
-    with pytest.raises(ValueError, match="inside vmap"):  # 8 tokens could be 4 examples
+    with pytest.raises(ValueError, match="inside vmap"):  # 8 is a multiple of 4 examples
         inside.apply(variables, jnp.ones((4, 8, 5)), inject=True)
     inside.apply(variables, x, inject=True, noise_mask=jnp.ones(7, bool))  # if they are examples
     at_rows = noise.InjectedModule(Rows(), OPTIMAL, at="rows")
@@ -370,12 +370,12 @@ def test_mixing_what_are_no_examples_is_refused():
 
 
 def test_a_vmap_around_a_whole_call_may_mix():
-    """As a sweep over strengths does: each member sees all examples."""
+    """As in a sweep over strengths: each member sees all examples."""
     x, injected = jnp.ones((4, 5)), noise.InjectedModule(Block(), OPTIMAL, at="Dense_0")
     variables = injected.init(jax.random.key(0), x)
     swept = jax.vmap(lambda a: injected.apply(variables, x, inject=True, noise_strength=a))
-    alone = injected.apply(variables, x, inject=True, noise_strength=0.5)
-    chex.assert_trees_all_close(swept(jnp.array([0.0, 0.5]))[1], alone, rtol=1e-6)
+    expected = injected.apply(variables, x, inject=True, noise_strength=0.5)
+    chex.assert_trees_all_close(swept(jnp.array([0.0, 0.5]))[1], expected, rtol=1e-6)
 
 
 class OneByOne(nn.Module):
@@ -416,7 +416,7 @@ def test_random_noise_is_refused_where_all_examples_would_draw_the_same():
 
 
 class Turned(nn.Module):
-    """Puts its tokens first."""
+    """Moves the tokens first."""
 
     @nn.compact
     def __call__(self, x):
@@ -445,7 +445,7 @@ def test_a_field_called_module_is_refused_and_its_sites_are_listed_in_full():
 
 
 class Around(nn.Module):
-    """Uses an InjectedModule as a part."""
+    """Has an InjectedModule inside."""
 
     at: str
 
@@ -455,40 +455,42 @@ class Around(nn.Module):
         return noise.InjectedModule(Compiled(Block), OPTIMAL, at=self.at)(x, inject=inject)
 
 
-def test_patterns_are_of_the_wrapped_module_wherever_it_stands():
+def test_patterns_are_relative_to_the_wrapped_module():
     x = jax.random.normal(jax.random.key(1), (4, 5))
     variables = Around("a/Dense_0").init(jax.random.key(0), x)
     noisy = Around("a/Dense_0").apply(variables, x, inject=True)
-    alone = noise.InjectedModule(Compiled(Block), OPTIMAL, at="a/Dense_0")
+    outermost = noise.InjectedModule(Compiled(Block), OPTIMAL, at="a/Dense_0")
     entering = nn.Dense(5).apply({"params": variables["params"]["Dense_0"]}, x)
-    own = {"params": variables["params"]["Compiled_0"]}
-    chex.assert_trees_all_close(noisy, alone.apply(own, entering, inject=True), rtol=1e-6)
+    wrapped_variables = {"params": variables["params"]["Compiled_0"]}
+    chex.assert_trees_all_close(
+        noisy, outermost.apply(wrapped_variables, entering, inject=True), rtol=1e-6
+    )
     with pytest.raises(ValueError, match="Choose one of: a, a/Dense_0, b"):
         Around("Compiled_0").apply(variables, x, inject=True)
 
 
-def test_switches_stay_python_values_and_arrays_may_be_shapes():
+def test_list_sites_accepts_shapes_and_keeps_python_values():
     x = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
     listed = noise.list_sites(CNN(), x, True)
     assert listed == noise.list_sites(CNN(), x, train=True)
     assert "Dropout_0" in [site.path for site in listed]
 
 
-def test_one_inside_another_is_refused():
+def test_one_injected_module_inside_another_is_refused():
     inner = noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0")
     with pytest.raises(ValueError, match=r"already an InjectedModule.*noise\.Chain"):
         noise.InjectedModule(inner, OPTIMAL, at="Dense_1")
 
 
-def test_what_jax_traces_inside_keeps_no_noise():
-    """By a function that nn.jit compiles, which is refused, and by one that jax.jit does."""
+def test_cached_inner_traces_keep_no_noise():
+    """A function under nn.jit is refused; one under jax.jit keeps no noise in its trace."""
 
     def call_dense(module, x):
         return nn.Dense(6, name="d")(x)
 
     compiled = nn.jit(call_dense)
     inner = nn.Dense(6)
-    own = inner.init(jax.random.key(0), jnp.ones((4, 6)))
+    inner_variables = inner.init(jax.random.key(0), jnp.ones((4, 6)))
     apply_inner = jax.jit(inner.apply)
 
     class ByFlax(nn.Module):
@@ -499,12 +501,12 @@ def test_what_jax_traces_inside_keeps_no_noise():
     class ByJax(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return nn.Dense(6, name="e")(apply_inner(own, x))
+            return nn.Dense(6, name="e")(apply_inner(inner_variables, x))
 
     x = jax.random.normal(jax.random.key(1), (4, 6))
     injected = noise.InjectedModule(ByFlax(), OPTIMAL, at="d")
     variables = injected.init(jax.random.key(0), x)
-    injected.apply(variables, x)  # whose trace is not used below
+    injected.apply(variables, x)  # its trace must not be reused below
     with pytest.raises(ValueError, match="ByFlax is compiled by nn"):
         injected.apply(variables, x, inject=True)
     injected = noise.InjectedModule(ByJax(), OPTIMAL, at="*")
@@ -514,18 +516,18 @@ def test_what_jax_traces_inside_keeps_no_noise():
     chex.assert_trees_all_equal(injected.apply(variables, x), clean)
     assert not np.allclose(noisy, clean)
     chex.assert_trees_all_equal(injected.apply(variables, x, inject=True), noisy)
-    off = injected.apply(variables, x, inject=True, noise_strength=0.0)  # nor the first strength
+    off = injected.apply(variables, x, inject=True, noise_strength=0.0)  # nor an old strength
     chex.assert_trees_all_close(off, clean, rtol=1e-5)
 
 
 def test_a_noisy_call_that_is_not_compiled_compiles_nothing_the_second_time():
     x, injected = jnp.ones((4, 8, 8, 1)), noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0")
     variables = injected.init(jax.random.key(0), x)
-    found = []
+    compiled = []
 
     def record(event, *_, **about):
         if event == "/jax/core/compile/backend_compile_duration":
-            found.append(about["fun_name"])
+            compiled.append(about["fun_name"])
 
     injected.apply(variables, x, inject=True, noise_strength=0.3)
     jax.monitoring.register_event_duration_secs_listener(record)
@@ -533,4 +535,4 @@ def test_a_noisy_call_that_is_not_compiled_compiles_nothing_the_second_time():
         injected.apply(variables, x, inject=True, noise_strength=0.4)
     finally:
         jax.monitoring.unregister_event_duration_listener(record)
-    assert not found
+    assert not compiled

@@ -1,4 +1,4 @@
-"""LinearTransform: its two implementations have one meaning, on any sharding."""
+"""LinearTransform: its two implementations agree, on any sharding."""
 
 import functools
 
@@ -22,8 +22,8 @@ K = 16
 @pytest.mark.parametrize("implementation", ["structured", "matmul"])
 def test_a_batch_of_one_has_nothing_to_mix(quality, implementation):
     x = sample((1, 5, 3))
-    alone = noise.LinearTransform(quality, implementation=implementation)(None, x)
-    np.testing.assert_allclose(alone, x, rtol=1e-6)
+    noisy = noise.LinearTransform(quality, implementation=implementation)(None, x)
+    np.testing.assert_allclose(noisy, x, rtol=1e-6)
     assert quality.violations(1) == ()
 
 
@@ -45,12 +45,12 @@ def both(quality, **options):
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(transform, x, mask=None):
-    """The transform as a program, which all tests share that ask for the same."""
+    """Compiles the transform once for all tests that call it with the same shapes."""
     return transform(None, x, mask=mask)
 
 
 def value_and_gradient(transform, x, weights, mask=None):
-    """What it makes of x, and the gradient of the sum of that with weights."""
+    """The transform of x, and the gradient of its sum weighted by `weights`."""
     y, pullback = jax.vjp(lambda x: transform(None, x, mask=mask), x)
     return y, pullback(weights.astype(y.dtype))[0]
 
@@ -88,18 +88,18 @@ def test_structured_equals_matmul_forward_and_backward(quality, options, dtype):
 @pytest.mark.parametrize("quality", QUALITIES, ids=repr)
 def test_gradients_of_bfloat16_are_rounded_once(quality):
     x = sample(dtype=jnp.bfloat16)
-    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
-    with jax.set_mesh(one):
+    mesh = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
         gradient = compute(noise.LinearTransform(quality), x, x)[1]
     wide = x.astype(jnp.float32)
     expected = compute(noise.LinearTransform(quality, implementation="matmul"), wide, wide)[1]
-    # Half of the last of 8 bits, and the sums of float32 in another order.
+    # Half a unit in the last of 8 bits, and float32 sums in another order.
     np.testing.assert_allclose(gradient.astype(jnp.float32), expected, rtol=2**-8 + 1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("mask", [None, "0110111001000111"])
 @pytest.mark.parametrize("quality", QUALITIES, ids=repr)
-def test_gradients_of_the_strength_and_second_ones_are_those_of_the_matmul(quality, mask):
+def test_gradients_by_the_strength_and_second_gradients_equal_the_matmuls(quality, mask):
     mask = None if mask is None else np.array([c == "1" for c in mask])
 
     def steepness(transform):
@@ -107,8 +107,8 @@ def test_gradients_of_the_strength_and_second_ones_are_those_of_the_matmul(quali
             return jnp.sin(transform(None, x, mask=mask, strength=strength)).sum()
 
         def squares(x, strength):
-            of_x, of_strength = jax.grad(loss, argnums=(0, 1))(x, strength)
-            return jnp.square(of_x).sum() + of_strength**2
+            by_x, by_strength = jax.grad(loss, argnums=(0, 1))(x, strength)
+            return jnp.square(by_x).sum() + by_strength**2
 
         return jax.jit(jax.value_and_grad(squares, argnums=(0, 1)))(sample(), jnp.float32(0.7))
 
@@ -116,13 +116,13 @@ def test_gradients_of_the_strength_and_second_ones_are_those_of_the_matmul(quali
 
 
 class Running(noise.Optimal):
-    """A matrix that is not symmetric, made from one that is."""
+    """An asymmetric matrix, as a subclass of a symmetric one."""
 
     def mix(self, x, *, axis, mask, axis_name):
         return jnp.cumsum(x, axis)
 
 
-def test_gradients_of_a_matrix_of_ones_own_are_those_of_its_own_mix():
+def test_gradients_of_a_subclass_are_those_of_its_mix():
     x, g = sample(), weights_of((K, 5, 3))
     _, pullback = jax.vjp(lambda x: noise.LinearTransform(Running())(None, x), x)
     _, expected = jax.vjp(lambda x: jnp.cumsum(x, 0), x)
@@ -141,13 +141,12 @@ def test_padding_neither_gives_nor_receives(quality, group_size, mask):
     np.testing.assert_array_equal(y[~mask], x[~mask])
     other_padding = np.where(mask[:, None, None], x, np.float32(1e6))
     np.testing.assert_array_equal(apply(structured, other_padding, mask)[mask], y[mask])
-    for start in range(
-        0, K, group_size or K
-    ):  # what is kept is mixed as if nothing else were there
+    # The rows that are kept are mixed as if there were no others.
+    for start in range(0, K, group_size or K):
         rows = np.flatnonzero(mask[start : start + (group_size or K)]) + start
         if len(rows):
-            alone = apply(noise.LinearTransform(quality), x[rows])
-            chex.assert_trees_all_close(y[rows], alone, rtol=1e-5, atol=1e-6)
+            expected = apply(noise.LinearTransform(quality), x[rows])
+            chex.assert_trees_all_close(y[rows], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("quality", QUALITIES, ids=repr)
@@ -165,8 +164,8 @@ def test_padding_that_is_not_finite_stays_where_it_is(quality):
     x[-1] = np.inf
     for transform in both(quality):
         y = apply(transform, x, mask)
-        alone = apply(transform, x[:12])
-        chex.assert_trees_all_close(y[:12], alone, rtol=1e-5, atol=1e-6)
+        expected = apply(transform, x[:12])
+        chex.assert_trees_all_close(y[:12], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_tokens_mix_inside_one_image_only():
@@ -225,7 +224,7 @@ def test_a_traced_strength_sweeps_without_recompiling(implementation):
     assert float(slope) == pytest.approx(float((x[-1] - x[0]).sum()), rel=1e-3)
 
 
-def test_reverse_mixes_with_the_row_as_far_from_the_end():
+def test_reverse_mixes_each_row_with_its_mirror_image():
     x = np.arange(5.0, dtype=np.float32)[:, None]
     for transform in both(noise.Reverse(0.25)):
         np.testing.assert_allclose(
@@ -258,7 +257,7 @@ CALLS = {
 
 @functools.cache
 def reference(quality, call):
-    """By one device, which multiplies by Q."""
+    """The result of a matmul on one device."""
     options, mask = case(call)
     transform = noise.LinearTransform(quality, implementation="matmul", **options)
     x = sample()
@@ -355,11 +354,11 @@ ELEMENTS_IN_A_ROW = 5 * 3
 def collectives(function, x):
     """{(kind, elements sent)} in the program compiled for x."""
     text = jax.jit(function).lower(x).compile().as_text()
-    found = parallel.find_collectives(text, 8)
-    return {(each.kind, each.size // x.dtype.itemsize) for each in found}
+    sent = parallel.find_collectives(text, 8)
+    return {(each.kind, each.size // x.dtype.itemsize) for each in sent}
 
 
-def programs(transform, x):
+def collectives_each_way(transform, x):
     weights = jax.device_put(weights_of(x.shape), x.sharding)
     forward = collectives(lambda x: transform(None, x), x)
     _, pullback = jax.vjp(lambda x: transform(None, x), x)
@@ -371,7 +370,7 @@ SHIFTS = [noise.CyclicShift(0.4, shift=shift) for shift in (1, -3, 5 * K + 2)]
 
 @pytest.mark.parametrize("quality", SHIFTS, ids=str)
 @pytest.mark.parametrize("options", [{}, {"group_size": 4}, {"axis": "tokens"}], ids=str)
-def test_rows_on_one_gpu_are_taken_to_the_same_places(quality, options, monkeypatch):
+def test_gathering_rows_on_one_gpu_gives_the_same_result(quality, options, monkeypatch):
     transform = noise.LinearTransform(quality, **options)
 
     def pull(x, g):
@@ -386,8 +385,8 @@ def test_rows_on_one_gpu_are_taken_to_the_same_places(quality, options, monkeypa
 
 
 @pytest.mark.parametrize(("devices", "taken"), [(1, True), (8, False)])
-def test_only_rows_of_one_gpu_are_taken_one_by_one(devices, taken, monkeypatch):
-    # As where one device compiles for those of a mesh that is elsewhere.
+def test_rows_are_gathered_only_on_one_gpu(devices, taken, monkeypatch):
+    # As if one device compiled for a mesh of devices elsewhere.
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     mesh = jax.make_mesh((devices,), (parallel.DATA_AXIS,), (AxisType.Auto,))
     with parallel.lay_out(mesh):
@@ -403,23 +402,23 @@ def test_only_rows_of_one_gpu_are_taken_one_by_one(devices, taken, monkeypatch):
 def test_shift_sends_one_row_and_optimal_reduces_one_row_each_way(k, kind):
     x = jax.device_put(sample((k, 5, 3)), NamedSharding(mesh_of(8, kind), P("data")))
     one_row = ELEMENTS_IN_A_ROW
-    for programme in programs(noise.LinearTransform(noise.CyclicShift(0.3)), x):
-        assert programme == {("collective-permute", one_row)}
-    for programme in programs(noise.LinearTransform(noise.Optimal()), x):
-        assert programme == {("all-reduce", one_row)}
+    for sent in collectives_each_way(noise.LinearTransform(noise.CyclicShift(0.3)), x):
+        assert sent == {("collective-permute", one_row)}
+    for sent in collectives_each_way(noise.LinearTransform(noise.Optimal()), x):
+        assert sent == {("all-reduce", one_row)}
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-def test_reverse_sends_each_device_the_rows_of_one_other(kind):
+def test_reverse_sends_each_device_the_rows_of_another(kind):
     x = jax.device_put(sample((64, 5, 3)), NamedSharding(mesh_of(8, kind), P("data")))
-    for programme in programs(noise.LinearTransform(noise.Reverse(0.3)), x):
-        assert programme == {("collective-permute", 8 * ELEMENTS_IN_A_ROW)}
+    for sent in collectives_each_way(noise.LinearTransform(noise.Reverse(0.3)), x):
+        assert sent == {("collective-permute", 8 * ELEMENTS_IN_A_ROW)}
 
 
 def test_matmul_gathers_every_row():
     x = jax.device_put(sample(), NamedSharding(mesh_of(8), P("data")))
     transform = noise.LinearTransform(noise.CyclicShift(0.3), implementation="matmul")
-    forward, _ = programs(transform, x)
+    forward, _ = collectives_each_way(transform, x)
     assert K * ELEMENTS_IN_A_ROW in {elements for _, elements in forward}
 
 
@@ -427,7 +426,7 @@ def test_groups_inside_a_device_send_nothing():
     x = jax.device_put(sample(), NamedSharding(mesh_of(8), P("data")))
     for quality in QUALITIES:
         transform = noise.LinearTransform(quality, group_size=2)
-        assert programs(transform, x) == (set(), set())
+        assert collectives_each_way(transform, x) == (set(), set())
 
 
 @pytest.mark.parametrize(
@@ -440,14 +439,14 @@ def test_shard_map_sends_one_row_each_way(quality):
     )
     x = jax.device_put(sample(), NamedSharding(mesh_of(8), P("data")))
     kind = "collective-permute" if isinstance(quality, noise.CyclicShift) else "all-reduce"
-    for programme in programs(lambda key, x: spread(x), x):
-        assert programme == {(kind, ELEMENTS_IN_A_ROW)}
+    for sent in collectives_each_way(lambda key, x: spread(x), x):
+        assert sent == {(kind, ELEMENTS_IN_A_ROW)}
 
 
 # ---- bad input -----------------------------------------------------------------------------------
 
 
-def test_what_is_mixed_is_said():
+def test_mixes_says_what_is_mixed():
     for axis, mixes in (("batch", "batch"), ("tokens", None), ("views", "views")):
         size = 4 if axis == "views" else None
         assert noise.LinearTransform(noise.Optimal(), axis=axis, group_size=size).mixes == mixes

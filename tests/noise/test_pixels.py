@@ -1,4 +1,4 @@
-"""Noise at the image: in pixels from 0 to 1, clipped, and bitwise nothing where it does nothing."""
+"""Noise on the image: in pixels from 0 to 1, clipped; other pixels stay bitwise the same."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ NOISES = {
 
 @dataclasses.dataclass(frozen=True)
 class MeanImage:
-    """A mean image, as hashable as the one of the data."""
+    """A hashable mean image, like that of a data set."""
 
     level: float
 
@@ -39,7 +39,7 @@ def draw_images(count=8):
 
 
 class Flat(models.Classifier, kw_only=True):
-    """Returns the image that its tap leaves."""
+    """Returns the image after its tap."""
 
     @property
     def num_layers(self):
@@ -62,10 +62,10 @@ def at_image(kind, pixels=SCALE, **options):
 
 @pytest.mark.parametrize("kind", NOISES)
 @pytest.mark.parametrize("scale", [SCALE, noise.PixelScale(MeanImage(0.3), (1.0,))])
-def test_it_is_noise_on_clipped_pixels_before_normalisation(kind, scale):
+def test_noise_changes_and_clips_pixels_before_normalisation(kind, scale):
     pixels = jnp.asarray(draw_images(), jnp.float32) / 255
     got = noisy_images(at_image(kind, scale), scale.normalise(pixels))
-    # The key of a tap: that of a model's stream, with the number of the layer, 0.
+    # A tap's key is that of the model's stream, folded with the layer's number, 0.
     key = jax.random.fold_in(Flat().apply({}, method=noise_key, rngs={"noise": KEY}), 0)
     noisy = np.asarray(NOISES[kind](key, pixels))
     if kind in ("gaussian", "beyond"):
@@ -123,7 +123,7 @@ def test_stop_gradient_and_half_precision():
     assert noisy_images(at_image("gaussian"), x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-def test_what_has_no_pixels_is_refused():
+def test_pixels_need_the_image_and_a_valid_scale():
     with pytest.raises(ValueError, match=r"pixels=.*point='block_input': only images have pixels"):
         noise.Injection(noise.Gaussian(), pixels=SCALE)
     with pytest.raises(ValueError, match=r"std=\(0\.0,\): pixels range"):
@@ -145,6 +145,6 @@ def test_only_injections_at_the_image_get_pixels():
 
 
 @pytest.mark.parametrize(("mean", "std"), [((123.0,), (0.5,)), ((0.5,), (58.0,)), ((0.5,), (0.0,))])
-def test_statistics_of_other_pixels_are_refused(mean, std):
+def test_statistics_of_pixels_beyond_0_to_1_are_refused(mean, std):
     with pytest.raises(ValueError, match="pixels range from 0 to 1"):
         noise.PixelScale(mean, std)

@@ -82,7 +82,7 @@ def published_impulse(x, drawn):
         ("published_resnet_impulse", published_impulse, "random"),
     ],
 )
-def test_the_published_resnet_in_numpy(preset, published, draw, train, monkeypatch):
+def test_presets_equal_the_published_resnet_in_numpy(preset, published, draw, train, monkeypatch):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(5, 2, 2, 3)).astype(np.float32)
     drawn = None if draw is None else getattr(generator, draw)(size=x.shape).astype(np.float32)

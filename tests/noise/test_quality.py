@@ -135,7 +135,7 @@ def test_dense_of_entries_on_several_scales(i_plus_q, expected):
 
 
 def test_dense_sees_that_the_optimal_matrix_is_singular_at_its_limit():
-    """Where eliminating rows leaves 1e-67 of the determinant 0."""
+    """Row elimination would give a determinant of 1e-67, not 0."""
     dense = noise.Dense((1 + np.eye(5)) / 6 - np.eye(5), strength=6 / 5)
     assert dense.log_abs_det(5) == noise.Optimal(6 / 5).log_abs_det(5) == -math.inf
 

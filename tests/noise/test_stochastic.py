@@ -46,7 +46,7 @@ def test_salt_and_pepper_is_equation_18(extremes):
         assert float(share) == pytest.approx(0.2, abs=0.01)
 
 
-def test_only_an_images_own_extremes_have_a_gradient():
+def test_only_extremes_of_single_images_have_a_gradient():
     x = sample()
     ours = jax.grad(lambda x: noise.SaltAndPepper(1.0)(KEY, x).sum())(x)
     np.testing.assert_allclose(ours.sum(axis=(1, 2)), 15.0)  # each image's at its two extremes
@@ -55,7 +55,7 @@ def test_only_an_images_own_extremes_have_a_gradient():
     assert not jax.grad(lambda x: batch(KEY, x).sum())(x).any()
 
 
-def test_no_noise_is_bitwise_nothing():
+def test_strength_zero_is_bitwise_nothing():
     x = sample()
     chex.assert_trees_all_equal(noise.Gaussian(strength=0.0)(KEY, x), x)
     chex.assert_trees_all_equal(noise.SaltAndPepper(0.0)(KEY, x), x)
@@ -69,7 +69,7 @@ def test_keys_reproduce_and_differ(kind):
     assert not np.array_equal(kind(KEY, x), kind(jax.random.key(5), x))
 
 
-def test_an_example_receives_the_same_whatever_its_batch():
+def test_an_example_gets_the_same_noise_whatever_its_batch():
     x = sample()
     for kind in NOISES[:2]:
         chex.assert_trees_all_equal(kind(KEY, x)[:5], kind(KEY, x[:5]))
@@ -83,7 +83,7 @@ def test_padding_neither_gives_nor_receives(kind):
     chex.assert_trees_all_equal(y[:11], kind(KEY, x[:11]))
 
 
-def test_extremes_of_groups_are_those_of_the_group_alone():
+def test_each_group_has_its_own_extremes():
     x = sample()
     grouped = noise.SaltAndPepper(1.0, extremes="batch", group_size=4)(KEY, x)
     for start in range(0, 16, 4):
@@ -116,14 +116,14 @@ def test_eight_devices_equal_one(kind, group_size):
     chex.assert_trees_all_close(got, expected, atol=1e-6)
 
 
-def test_bfloat16_stays():
+def test_bfloat16_is_kept():
     x = sample().astype(jnp.bfloat16)
     for kind in NOISES:
         assert kind(KEY, x).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("strength", [1.5, -0.1, 2, np.float32(1.5)])
-def test_a_strength_is_a_probability(strength):
+def test_a_strength_must_be_a_probability(strength):
     with pytest.raises(ValueError, match=r"strength=.*: give a number in \[0, 1\]"):
         noise.SaltAndPepper(0.8)(KEY, sample(), strength=strength)
 
@@ -135,7 +135,7 @@ def test_a_traced_probability_is_clipped():
     chex.assert_trees_all_equal(apply(-1.0), x)
 
 
-def test_only_common_extremes_mix_examples():
+def test_only_extremes_of_the_batch_mix_examples():
     assert [kind.mixes for kind in NOISES] == [None, None, "batch"]
 
 

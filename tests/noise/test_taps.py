@@ -1,4 +1,4 @@
-"""Taps in a model: where the noise enters, when, and that it is nothing otherwise."""
+"""Taps in a model: where and when noise enters, and that they otherwise do nothing."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def apply(injection, x=None, **options):
     return Model(injection).apply({}, sample() if x is None else x, rngs=rngs, **options)
 
 
-def test_it_acts_only_in_its_mode():
+def test_noise_acts_only_in_its_mode():
     plain = apply(None)
     for train, inference in [(True, False), (False, True)]:
         injection = noise.Injection(OPTIMAL, train=train, inference=inference)
@@ -78,7 +78,7 @@ def test_patch_tokens_leave_the_class_token_alone():
     chex.assert_trees_all_close(y[:, 1:], OPTIMAL(None, x[:, 1:]) + LAYERS, rtol=1e-6)
 
 
-def test_random_draws_every_layer_and_each_as_often():
+def test_random_draws_all_layers_about_equally_often():
     def squares(layer, key):
         x = sample()
         model = Model().bind({}, rngs={"noise": key})
@@ -98,7 +98,7 @@ def test_random_draws_every_layer_and_each_as_often():
     assert counts.min() >= 8
 
 
-def test_devices_with_keys_of_their_own_agree_on_a_layer_drawn_evenly():
+def test_devices_with_different_keys_agree_on_a_layer_drawn_evenly():
     transform = noise.LinearTransform(noise.Optimal(), axis_name="devices")
     injection = noise.Injection(transform, layer="random")
 
@@ -119,9 +119,9 @@ def test_a_place_that_the_model_lacks_is_an_error_without_create_model_too():
 
 def test_layers_draw_different_noise():
     zeros = jnp.zeros((2, 3, 4))
-    one = apply(noise.Injection(noise.Gaussian(), layer=1), zeros, train=True)
-    two = apply(noise.Injection(noise.Gaussian(), layer=2), zeros, train=True)
-    assert not np.allclose(one, two)
+    first = apply(noise.Injection(noise.Gaussian(), layer=1), zeros, train=True)
+    second = apply(noise.Injection(noise.Gaussian(), layer=2), zeros, train=True)
+    assert not np.allclose(first, second)
 
 
 def test_mask_and_traced_strength_reach_the_noise():
@@ -164,7 +164,7 @@ CYCLIC = noise.LinearTransform(noise.CyclicShift(0.4))
 
 
 def added(injection, **options):
-    """What the model's noise adds up to, where its input is 0 and its noise is additive."""
+    """The noise that the model adds to an input of 0, if it does nothing but add noise."""
     zeros = jnp.zeros((2, 3, 4))
     return apply(injection, zeros, train=True, **options) - LAYERS
 
@@ -195,15 +195,15 @@ def added_second(injection):
 def test_a_key_depends_only_on_the_position(acts):
     first, second = (noise.Injection(GAUSSIAN, layer=layer) for layer in (1, 3))
     other = noise.Injection(GAUSSIAN, layer=2, train=acts)
-    alone = added(second)
-    chex.assert_trees_all_equal(added((second, noise.Injection(OPTIMAL, train=False))), alone)
+    at_first = added(second)
+    chex.assert_trees_all_equal(added((second, noise.Injection(OPTIMAL, train=False))), at_first)
     at_second = added((first, second)) - added(first)
     chex.assert_trees_all_close(added((other, second)) - added(other), at_second, atol=1e-5)
-    assert abs(np.corrcoef(at_second.ravel(), alone.ravel())[0, 1]) < 0.8
-    assert np.abs(at_second - alone).min() > 1e-3
+    assert abs(np.corrcoef(at_second.ravel(), at_first.ravel())[0, 1]) < 0.8
+    assert np.abs(at_second - at_first).min() > 1e-3
 
 
-def test_no_two_of_them_draw_the_same():
+def test_no_two_injections_draw_the_same():
     injections = [noise.Injection(GAUSSIAN, layer=layer) for layer in (1, 1, 2, 2, 1)]
     draws = [
         added(tuple(injections[: n + 1])) - added(tuple(injections[:n]) or None) for n in range(5)
@@ -228,7 +228,7 @@ def test_random_layers_are_drawn_independently():
 
 
 @pytest.mark.parametrize("as_array", [True, False])
-def test_each_has_a_strength_of_its_own(as_array):
+def test_each_injection_has_its_own_strength(as_array):
     both = (noise.Injection(OPTIMAL, layer=1), noise.Injection(CYCLIC, layer=2))
     strengths = jnp.array([0.5, 0.2]) if as_array else (jnp.float32(0.5), 0.2)
     y = jax.jit(lambda s: apply(both, train=True, strength=s))(strengths)
@@ -248,13 +248,13 @@ def test_each_has_a_strength_of_its_own(as_array):
         (0, 0.3, r"noise_strength=0.3, but the model has no injection"),
     ],
 )
-def test_another_number_of_strengths_is_an_error(count, strength, message):
+def test_a_wrong_number_of_strengths_is_an_error(count, strength, message):
     injections = (noise.Injection(OPTIMAL, layer=1), noise.Injection(CYCLIC, layer=2))[:count]
     with pytest.raises(ValueError, match=message):
         apply(injections, train=True, strength=strength)
 
 
-def test_each_is_checked():
+def test_each_injection_is_checked():
     good = noise.Injection(OPTIMAL)
     with pytest.raises(ValueError, match="no layer 9"):
         apply((good, noise.Injection(OPTIMAL, layer=9)), train=True)
@@ -263,7 +263,7 @@ def test_each_is_checked():
             apply(wrong, train=True)
 
 
-def test_an_evaluation_has_those_that_act_at_inference_or_all():
+def test_an_evaluation_turns_all_on_if_none_acts_at_inference():
     switch = noise.switch_for_evaluation
     off, on = noise.Injection(OPTIMAL), noise.Injection(OPTIMAL, inference=True)
     assert switch(None) == ()
@@ -272,7 +272,7 @@ def test_an_evaluation_has_those_that_act_at_inference_or_all():
     assert switch((off, off)) == (on, on)
 
 
-def test_a_traced_layer_is_no_place():
+def test_a_traced_layer_is_refused_where_noise_acts():
     x, layer = sample(), jnp.asarray(1)
     idle = noise.Taps((), num_layers=2, prefix_tokens=0)
     chex.assert_trees_all_equal(jax.jit(idle_call(idle))(x, layer), x)

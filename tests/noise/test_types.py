@@ -27,12 +27,12 @@ SWITCHES = {
 
 
 @pytest.fixture(params=NOISES)
-def each(request):
+def kind(request):
     return NOISES[request.param]
 
 
-def apply(each, x, *, mask=None, strength=None):
-    return each(jax.random.key(3), x, mask=mask, strength=strength)
+def apply(kind, x, *, mask=None, strength=None):
+    return kind(jax.random.key(3), x, mask=mask, strength=strength)
 
 
 def images(dtype):
@@ -41,36 +41,36 @@ def images(dtype):
 
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_same_dtype_under_any_switch(each, switch, dtype):
+def test_the_dtype_is_kept_under_any_switch(kind, switch, dtype):
     x, mask = jax.ShapeDtypeStruct((4, 6, 5), dtype), np.array([True, True, False, True])
 
     def function(x):
-        return apply(each, x), apply(each, x, mask=mask, strength=np.float32(0.25))
+        return apply(kind, x), apply(kind, x, mask=mask, strength=np.float32(0.25))
 
     with SWITCHES[switch]():
         noisy = jax.eval_shape(function, x)
-        gradient = jax.eval_shape(jax.grad(lambda x: apply(each, x).astype(jnp.float32).sum()), x)
+        gradient = jax.eval_shape(jax.grad(lambda x: apply(kind, x).astype(jnp.float32).sum()), x)
     assert [y.dtype for y in (*noisy, gradient)] == [x.dtype] * 3
 
 
-def test_the_same_bits_with_64(each):
+def test_results_are_bitwise_the_same_with_x64_enabled(kind):
     x = jnp.asarray(images("float32"))
-    plain = apply(each, x)
+    plain = apply(kind, x)
     with jax.enable_x64(True):
-        np.testing.assert_array_equal(apply(each, x), plain)
+        np.testing.assert_array_equal(apply(kind, x), plain)
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-def test_float64_of_numpy_becomes_what_jax_makes_of_it(each, bits):
+def test_numpy_float64_becomes_jaxs_default_float(kind, bits):
     """As everywhere in JAX: float32 unless it is set to 64 bits, and without a warning."""
     with jax.enable_x64(bits == 64):
-        assert apply(each, images("float64")).dtype == f"float{bits}"
+        assert apply(kind, images("float64")).dtype == f"float{bits}"
 
 
-def test_a_strength_of_float64_leaves_the_dtype_of_the_representation(each):
+def test_a_float64_strength_keeps_the_representations_dtype(kind):
     with jax.enable_x64(True):
         noisy = jax.eval_shape(
-            lambda x, strength: apply(each, x, strength=strength),
+            lambda x, strength: apply(kind, x, strength=strength),
             jax.ShapeDtypeStruct((4, 6, 5), "float32"),
             jax.ShapeDtypeStruct((), "float64"),
         )
