@@ -1,4 +1,4 @@
-"""Variables for tests: drawn, since initialising compiles for seconds."""
+"""Random variables for tests, since initialising compiles for seconds."""
 
 import flax.linen as nn
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def draw_variables(model: nn.Module, images: jax.Array) -> dict:
-    """Variables in which everything matters, biases too; far faster than initialising."""
+    """Random variables, so that biases matter, too; far faster than initialising."""
     rng = np.random.default_rng(0)
 
     def draw(path, shape: jax.ShapeDtypeStruct) -> jax.Array:

@@ -5,12 +5,12 @@ Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm
     python tests/models/make_golden.py
 
 Each file holds timm's state dict under "state/", "images" (batch, height, width, channels) and
-"logits" (batch, classes); for models with batch norms also what one forward pass in training mode
-gives and leaves behind: "train_logits", the new running statistics under "train_state/", and under
-"train_count/" over how many values each batch norm averaged.
+"logits" (batch, classes); for models with batch norms also the results of one forward pass in
+training mode: "train_logits", the new running statistics under "train_state/", and under
+"train_count/" how many values each batch norm averaged.
 
 The weights are drawn so that every parameter and every constant matters: no norm is the identity,
-no bias is zero, and what enters a norm is so small that its epsilon shows in the logits.
+no bias is zero, and the inputs of norms are so small that the epsilon shows in the logits.
 """
 
 from functools import partial
@@ -59,7 +59,7 @@ def perturb(model: nn.Module) -> None:
         if name.endswith((".attn.proj", ".mlp.fc2", "_out_proj", "attn_pool.proj")):
             module.weight.mul_(0.005)
             module.bias.mul_(0.005)
-        # What stands at the beginning of Swin's and DaViT's residual streams: likewise.
+        # The start of Swin's and DaViT's residual streams, likewise.
         if name.endswith(("patch_embed.norm", "downsample.reduction", "stem.norm")):
             for parameter in module.parameters():
                 parameter.mul_(0.005)
@@ -74,7 +74,7 @@ def perturb(model: nn.Module) -> None:
             parameter.uniform_(0.5, 1.5)
         if name.endswith(".gating_param"):
             parameter.normal_()
-        if name.endswith(".logit_scale"):  # some above log(100), from where on it is cut
+        if name.endswith(".logit_scale"):  # some above log(100), where it is clipped
             parameter.uniform_(2.0, 6.0)
     if isinstance(model, SwinTransformerV2):
         perturb_post_norms(model)
@@ -82,7 +82,7 @@ def perturb(model: nn.Module) -> None:
 
 @torch.no_grad()
 def perturb_post_norms(model: nn.Module) -> None:
-    """Keeps the residual stream small where norms end the branches, which then read it as it is."""
+    """Keeps the residual stream small in a model whose branches end with norms."""
     for name, module in model.named_modules():
         if name.endswith((".norm1", ".norm2", "downsample.norm")):
             module.weight.mul_(0.005)
@@ -97,12 +97,12 @@ def vit(**options: object) -> nn.Module:
 
 
 def deit(**options: object) -> nn.Module:
-    """A DeiT with a distillation token and such patches and MLPs."""
+    """A distilled DeiT with patches and MLPs as in `vit`."""
     return VisionTransformerDistilled(patch_size=8, mlp_ratio=2, num_classes=NUM_CLASSES, **options)
 
 
 def parallel_vit(**options: object) -> nn.Module:
-    """A ViT with parallel blocks, patches of 7 pixels and such MLPs."""
+    """A ViT with parallel blocks, patches of 7 pixels and `vit`'s MLPs."""
     blocks = {"block_fn": ParallelScalingBlock, "norm_layer": RmsNorm, "qk_norm": True}
     head = {"class_token": False, "global_pool": "map", "qkv_bias": False}
     return VisionTransformer(
@@ -111,7 +111,7 @@ def parallel_vit(**options: object) -> nn.Module:
 
 
 def beit(**options: object) -> nn.Module:
-    """A BEiT with such patches and MLPs."""
+    """A BEiT with `vit`'s patches and MLPs."""
     positions = {"use_abs_pos_emb": False, "use_rel_pos_bias": True, "init_values": 0.1}
     return Beit(patch_size=8, mlp_ratio=2, num_classes=NUM_CLASSES, **positions, **options)
 
@@ -122,12 +122,12 @@ def swin(**options: object) -> nn.Module:
 
 
 def swin_v2(**options: object) -> nn.Module:
-    """A Swin Transformer V2 with such windows."""
+    """A Swin V2 with windows of 4 x 4 patches."""
     return SwinTransformerV2(window_size=4, embed_dim=8, num_classes=NUM_CLASSES, **options)
 
 
 def convit(**options: object) -> nn.Module:
-    """A ConViT with such patches and MLPs as the ViT's, and 9 features a head."""
+    """A ConViT with `vit`'s patches and MLPs, and 9 features per head."""
     return ConVit(patch_size=8, mlp_ratio=2, embed_dim=9, num_classes=NUM_CLASSES, **options)
 
 
@@ -137,13 +137,13 @@ def davit(**options: object) -> nn.Module:
 
 
 def maxvit(**options: object) -> nn.Module:
-    """A MaxViT with the settings of TensorFlow's and heads of 4 features."""
+    """A MaxViT with TensorFlow's settings and heads of 4 features."""
     cfg = model_cfgs["maxvit_tiny_tf"]
     return MaxxVit(cfg, transformer_dim_head=4, num_classes=NUM_CLASSES, **options)
 
 
 def resnet(block: type[nn.Module], *layers: int, width: int, small_stem: bool) -> nn.Module:
-    """A ResNet as narrow and short as wanted: timm's own stem is 64 wide and it has four stages."""
+    """A ResNet of any width and depth: timm's have a stem of 64 channels and four stages."""
     channels = tuple(width * 2**stage for stage in range(len(layers)))
     model = ResNet(block, layers, num_classes=NUM_CLASSES, channels=channels)
     if small_stem:
@@ -171,7 +171,7 @@ def arrays(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, np.ndarra
 
 @torch.no_grad()
 def training_step(model: nn.Module, images: torch.Tensor) -> dict[str, np.ndarray]:
-    """What one forward pass in training mode gives and leaves behind."""
+    """The results of one forward pass in training mode."""
     counts = {}
 
     def count(name: str):
@@ -234,7 +234,7 @@ def write_deit_and_beit() -> None:
 def write_swin_and_convit() -> None:
     torch.manual_seed(2)
     write("swin", swin(img_size=32, patch_size=2, depths=(2, 2, 1), num_heads=(2, 4, 8)))
-    # 11 x 6 tokens: filled up to be cut into windows, and to be merged.
+    # 11 x 6 tokens, which are padded for windows and for merging.
     padded = swin(img_size=(44, 24), patch_size=4, depths=(2, 2), num_heads=(2, 4))
     write("swin_padded", padded, height=44, width=24)
     write("convit", convit(img_size=32, depth=3, num_heads=4, local_up_to_layer=2))
@@ -242,7 +242,7 @@ def write_swin_and_convit() -> None:
 
 def write_davit() -> None:
     torch.manual_seed(3)
-    # 11 x 5 and 6 x 3 tokens: filled up for the stem, for windows and to be halved.
+    # 11 x 5 and 6 x 3 tokens, which are padded for the stem, for windows and for halving.
     model = davit(embed_dims=(8, 16), depths=(1, 2), num_heads=(2, 4))
     write("davit", model, height=42, width=20)
 
@@ -280,7 +280,7 @@ def write_pre_norm() -> None:
 def write_swin_v2() -> None:
     torch.manual_seed(7)
     write("swinv2", swin_v2(img_size=32, patch_size=2, depths=(2, 2, 1), num_heads=(2, 4, 8)))
-    # 11 x 6 tokens, as swin_padded's.
+    # 11 x 6 tokens, as in swin_padded.
     sizes = {"patch_size": 4, "depths": (2, 2), "num_heads": (2, 4)}
     padded = swin_v2(img_size=(44, 24), pretrained_window_sizes=(3, 0), **sizes)
     write("swinv2_padded", padded, height=44, width=24)

@@ -15,13 +15,13 @@ Shape = tuple[int, ...]
 
 
 def outputs(model: nn.Module, variables: dict, images: jax.Array, **call: Any) -> dict[str, Any]:
-    """Shape and dtype of what each submodule gives, by its path; "" is the model itself."""
+    """Shape and dtype of each submodule's output, by its path; "" is the model itself."""
     _, state = jax.eval_shape(
         lambda v: model.apply(v, images, capture_intermediates=True, mutable=True, **call),
         variables,
     )
-    found = traverse_util.flatten_dict(state["intermediates"], sep="/")
-    return {path.removesuffix("__call__").rstrip("/"): x for path, (x,) in found.items()}
+    captured = traverse_util.flatten_dict(state["intermediates"], sep="/")
+    return {path.removesuffix("__call__").rstrip("/"): x for path, (x,) in captured.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,23 +40,23 @@ class _Taps:
 def taps(
     model: nn.Module, variables: dict, images: jax.Array, **call: Any
 ) -> tuple[list[dict], list[tuple]]:
-    """With what taps were opened, and where each was: (layer, point, shape)."""
-    opened, tapped = [], []
+    """The options of each `open_taps`, and where taps were: (layer, point, shape)."""
+    calls, tapped = [], []
 
     def open_taps(module, injection, **options):
-        opened.append(options | {"injection": injection})
+        calls.append(options | {"injection": injection})
         return _Taps(tapped, options["prefix_tokens"])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noise, "open_taps", open_taps)
         jax.eval_shape(lambda v: model.apply(v, images, mutable=["batch_stats"], **call), variables)
-    return opened, tapped
+    return calls, tapped
 
 
 def block_shapes(dim: int, attention: Mapping[str, Shape] | None = None) -> dict[str, Shape]:
-    """The parameters of an encoder block; of its attention what stands before the projection."""
-    own = attention or {"qkv/kernel": (dim, 3 * dim), "qkv/bias": (3 * dim,)}
-    return {f"attn/{name}": shape for name, shape in own.items()} | {
+    """Shapes of an encoder block's parameters; `attention` has those before its projection."""
+    before_projection = attention or {"qkv/kernel": (dim, 3 * dim), "qkv/bias": (3 * dim,)}
+    return {f"attn/{name}": shape for name, shape in before_projection.items()} | {
         "norm1/scale": (dim,),
         "norm1/bias": (dim,),
         "attn/proj/kernel": (dim, dim),

@@ -1,4 +1,4 @@
-"""Self-attention against its formula, and with few queries against that of all tokens."""
+"""Self-attention against its formula, and with few queries against that with all."""
 
 import functools
 
@@ -16,8 +16,8 @@ from pnoise_jax.studies import ahead_of_time
 X = jax.random.normal(jax.random.key(0), (3, 7, 16))
 
 
-class Raised(Attention, kw_only=True):
-    """Attention whose logits are raised by whatever it is given."""
+class Biased(Attention, kw_only=True):
+    """Attention with a bias that is added to its logits."""
 
     @nn.compact
     def __call__(self, x, bias):
@@ -32,7 +32,7 @@ def test_attention_with_biases(qkv_bias):
     x = rng.normal(size=(3, tokens, dim)).astype(np.float32)
     bias = rng.normal(size=(1, heads, tokens, tokens)).astype(np.float32)
     options = {"num_heads": heads, "qkv_bias": qkv_bias}
-    plain, raised = Attention(**options), Raised(**options)
+    plain, biased = Attention(**options), Biased(**options)
     shapes = jax.eval_shape(plain.init, jax.random.key(0), x)
     variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
     params = variables["params"]
@@ -49,7 +49,7 @@ def test_attention_with_biases(qkv_bias):
     query, key, value = qkv.transpose(2, 0, 3, 1, 4)
     logits = query @ key.swapaxes(2, 3) / np.sqrt(dim // heads)
     for actual, added_logits in (
-        (raised.apply(variables, x, bias), bias),
+        (biased.apply(variables, x, bias), bias),
         (plain.apply(variables, x), 0),
     ):
         weights = nn.softmax(jnp.asarray(logits + added_logits))
@@ -59,7 +59,7 @@ def test_attention_with_biases(qkv_bias):
 
 
 def drawn(module: Attention) -> dict:
-    """Parameters that are all large enough to count."""
+    """Random parameters that are all large enough to matter."""
     shapes = jax.eval_shape(module.init, jax.random.key(0), X)
     leaves, tree = jax.tree.flatten(shapes)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -70,11 +70,11 @@ def drawn(module: Attention) -> dict:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("queries", [1, 2])
 @pytest.mark.parametrize("qkv_bias", ["all", "none"])
-def test_few_queries_attend_as_they_do_beside_all_others(qkv_bias, queries, dtype):
+def test_few_queries_attend_as_they_do_among_all(qkv_bias, queries, dtype):
     whole = Attention(num_heads=4, qkv_bias=qkv_bias, dtype=jnp.dtype(dtype))
     few = whole.clone(queries=queries)
     variables = drawn(whole)
-    chex.assert_trees_all_equal(  # also where the parameters begin
+    chex.assert_trees_all_equal(  # the initial parameters, too
         *(jax.jit(each.init)(jax.random.key(0), X) for each in (few, whole))
     )
 
@@ -82,20 +82,20 @@ def test_few_queries_attend_as_they_do_beside_all_others(qkv_bias, queries, dtyp
         y = module.apply(variables, x)[:, :queries].astype(jnp.float32)
         return jnp.sum(jnp.sin(y)), y
 
-    found, expected = (
+    actual, expected = (
         jax.jit(jax.grad(functools.partial(loss, module), argnums=(0, 1), has_aux=True))(
             variables, X
         )
         for module in (few, whole)
     )
     tolerance = 1e-5 if dtype == "float32" else 0.03
-    for close, exact in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for close, exact in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         difference = (close - exact).astype(jnp.float32)
         assert jnp.linalg.norm(difference) <= tolerance * jnp.linalg.norm(exact) + 1e-6
 
 
 def test_few_queries_project_no_other_token():
-    """Two products with each token are left, those with the queries of all heads."""
+    """Only two products with each token remain, those with the queries of all heads."""
     dim, heads, tokens = 64, 2, 1000
     module = Attention(num_heads=heads, queries=1)
     x = jax.ShapeDtypeStruct((1, tokens, dim), jnp.float32)
@@ -104,7 +104,7 @@ def test_few_queries_project_no_other_token():
     assert 2 * 2 * tokens * heads * dim < flops < 1.2 * 2 * 2 * tokens * heads * dim
 
 
-def test_few_queries_are_projected_as_all_where_gradients_have_a_dtype_of_their_own():
+def test_all_tokens_are_projected_where_kernel_gradients_have_another_dtype():
     few = Attention(num_heads=4, queries=1)
     variables, mesh = drawn(few), parallel.data_mesh()
     projected = []
@@ -139,6 +139,6 @@ def test_few_queries_with_something_between_projection_and_attention(options):
     chex.assert_trees_all_close(few, jax.jit(whole.apply)(variables, X)[:, :1], atol=1e-5)
 
 
-def test_few_queries_ask_for_no_kernel_that_could_not_compute_all():
+def test_few_queries_still_refuse_a_kernel_that_cannot_run():
     with pytest.raises(ValueError, match="attention_kernel='cudnn': it runs only on NVIDIA GPUs"):
         Attention(num_heads=4, queries=1, kernel="cudnn").init(jax.random.key(0), X)

@@ -1,4 +1,4 @@
-"""Which kernel computes an attention: what cuDNN takes, and that XLA's results stay."""
+"""Which kernel computes attention: what cuDNN accepts, and that XLA's results are JAX's."""
 
 import contextlib
 import dataclasses
@@ -50,7 +50,7 @@ SMALL = {
     ],
     ids=str,
 )
-def test_what_cudnn_takes(changes, reason, capsys):
+def test_what_cudnn_accepts(changes, reason, capsys):
     case = dataclasses.replace(VIT, **changes)
     attention_kernels._say_once.cache_clear()
     if reason is None:
@@ -70,13 +70,13 @@ def test_what_cudnn_takes(changes, reason, capsys):
 
 
 @pytest.mark.parametrize("name", ["", "flash", "Cudnn", "cuddn"])
-def test_another_name_is_refused_before_anything_is_computed(name):
+def test_an_unknown_kernel_is_refused_at_construction(name):
     with pytest.raises(ValueError, match=r"attention_kernel=.*xla, auto, cudnn"):
         models.create_model("vit_ti_16", num_classes=3, attention_kernel=name)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_on_this_device_auto_is_xla_and_cudnn_an_error(name):
+def test_on_cpus_auto_is_xla_and_cudnn_an_error(name):
     images = jnp.ones((2, 32, 32, 3))
     options = {"num_classes": 3, "image_size": 32, "patch_size": 4, **SMALL[name]}
 
@@ -115,19 +115,19 @@ def test_a_padded_token_takes_no_part(tokens):
     chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
     assert padded(query, key, value).shape == query.shape
     runs = [jnp.stack([x, 2 * x]) for x in (query, key, value)]
-    together = jax.vmap(jax.grad(weighed(padded)))(*runs)
-    alone = [jax.grad(weighed(attention))(*(x[run] for x in runs)) for run in range(2)]
-    chex.assert_trees_all_close(together, jnp.stack(alone), rtol=1e-5, atol=1e-6)
+    batched = jax.vmap(jax.grad(weighed(padded)))(*runs)
+    separate = [jax.grad(weighed(attention))(*(x[run] for x in runs)) for run in range(2)]
+    chex.assert_trees_all_close(batched, jnp.stack(separate), rtol=1e-5, atol=1e-6)
 
 
 def test_lengths_of_padded_tokens_are_mapped_by_vmap():
     def lengths_of(query):
-        found = {}
+        recorded = {}
         attention_kernels.attend_padded(
-            lambda *arrays, **lengths: (found.update(lengths), arrays[2])[1], query, query, query
+            lambda *arrays, **lengths: (recorded.update(lengths), arrays[2])[1], query, query, query
         )
-        assert found.keys() == LENGTHS
-        return found["query_seq_lengths"]
+        assert recorded.keys() == LENGTHS
+        return recorded["query_seq_lengths"]
 
     queries = jnp.full((3, 2, 5, 1, 8), jnp.nan)
     np.testing.assert_array_equal(jax.vmap(lengths_of)(queries), np.full((3, 2), 5))
@@ -164,7 +164,7 @@ def test_odd_numbers_of_tokens_are_padded_for_cudnn(kernel, tokens, bias, counte
 @pytest.mark.parametrize("bias", [None, (1, 1), (3, 2), "mask"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 2e-2)])
 @pytest.mark.parametrize("on_one_device", [True, False])
-def test_on_cpus_xlas_is_that_of_jax(dtype, tolerance, bias, on_one_device):
+def test_on_cpus_attention_by_xla_equals_jaxs(dtype, tolerance, bias, on_one_device):
     """Values and gradients, with fewer queries than keys and logits in the hundreds as well."""
     keys = jax.random.split(jax.random.key(0), 5)
     query = 30 * jax.random.normal(keys[0], (3, 4, 2, 9), dtype)
@@ -181,8 +181,8 @@ def test_on_cpus_xlas_is_that_of_jax(dtype, tolerance, bias, on_one_device):
 
     attend = functools.partial(attention_kernels.attend, kernel="xla")
     gradients = functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
-    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
-    with jax.set_mesh(one) if on_one_device else contextlib.nullcontext():
+    mesh = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    with jax.set_mesh(mesh) if on_one_device else contextlib.nullcontext():
         results = [gradients(loss(attend))(query, key, value, added)]
     with jax.numpy_dtype_promotion("standard"):  # JAX's own needs it
         results.append(gradients(loss(jax.nn.dot_product_attention))(query, key, value, added))
@@ -195,7 +195,7 @@ def test_on_cpus_xlas_is_that_of_jax(dtype, tolerance, bias, on_one_device):
         )
 
 
-def test_runs_under_vmap_are_those_of_one_after_another():
+def test_runs_under_vmap_equal_separate_runs():
     module = Attention(num_heads=2, kernel="auto", train=True)
     x = jax.random.normal(jax.random.key(0), (3, 2, 5, 8))
     variables = jax.vmap(lambda key: module.init(key, x[0]))(jax.random.split(jax.random.key(1), 3))
@@ -203,10 +203,10 @@ def test_runs_under_vmap_are_those_of_one_after_another():
     def loss(variables, x):
         return jnp.square(module.apply(variables, x)).sum()
 
-    together = jax.jit(jax.vmap(jax.grad(loss)))(variables, x)
+    batched = jax.jit(jax.vmap(jax.grad(loss)))(variables, x)
     for run in range(3):
-        alone = jax.jit(jax.grad(loss))(
+        separate = jax.jit(jax.grad(loss))(
             jax.tree.map(lambda leaf, i=run: leaf[i], variables), x[run]
         )
-        for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        for ours, theirs in zip(jax.tree.leaves(batched), jax.tree.leaves(separate), strict=True):
             np.testing.assert_allclose(ours[run], theirs, rtol=1e-5, atol=1e-6)

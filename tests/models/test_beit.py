@@ -90,7 +90,7 @@ def test_every_parameter_matters():
     for name, gradient in traverse_util.flatten_dict(gradients, sep="/").items():
         assert jnp.isfinite(gradient).all(), name
         if name == "block_2/attn/relative_position_bias_table":
-            # The head reads the patches alone, so not what the last class token attends to.
+            # The head reads only patches, so what the last class token attends to has no effect.
             assert gradient[:9].any(axis=1).all()
             assert gradient[9:].any(axis=1).tolist() == [False, True, False]
         elif name.endswith("table"):
@@ -119,8 +119,8 @@ def test_images_of_another_shape_raise(shape):
 
 
 def test_the_taps_see_the_class_token():
-    ((opened,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
-    assert opened["prefix_tokens"] == 1
+    ((options,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
+    assert options["prefix_tokens"] == 1
     points = ("block_input", "attention_input")
     assert tapped == [
         (None, "image", (3, 8, 8, 3)),

@@ -72,7 +72,7 @@ def test_initial_values_are_timms():
 
 
 def test_heads_begin_by_looking_at_one_neighbour_each():
-    """Four at the corners of the token, between its neighbours; nine at themselves and those."""
+    """Four look at the corners of the token; nine at the token itself and its neighbours."""
     kernel = functools.partial(convit._neighbours, jax.random.key(0), dtype=jnp.float32)
     right, down, distance = kernel(shape=(3, 4), strength=1.0)
     np.testing.assert_array_equal(right, [-1, -1, 1, 1])
@@ -82,7 +82,7 @@ def test_heads_begin_by_looking_at_one_neighbour_each():
     scores = convit._offsets((5, 4)) @ kernel(shape=(3, 10), strength=2.0)
     looked_at = np.asarray(scores[9].argmax(axis=0))  # from the token of row 2 and column 1
     np.testing.assert_array_equal(looked_at[:9], [4, 8, 12, 5, 9, 13, 6, 10, 14])
-    assert jnp.abs(kernel(shape=(3, 10), strength=2.0)[:, 9]).max() < 0.2  # the tenth, anywhere
+    assert jnp.abs(kernel(shape=(3, 10), strength=2.0)[:, 9]).max() < 0.2  # the tenth: at no one
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_images_of_another_shape_raise():
         tiny().apply(tiny_variables(), jnp.zeros((3, 8, 12, 3)))
 
 
-def test_without_local_layers_it_has_plain_attention_alone():
+def test_without_local_layers_all_attention_is_plain():
     model = tiny(local_layers=0, image_size=(8, 12))
     images = jnp.zeros((2, 8, 12, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -116,7 +116,7 @@ def test_without_local_layers_it_has_plain_attention_alone():
 # The tap ------------------------------------------------------------------------------------------
 
 
-def test_the_taps_know_from_where_on_there_is_a_class_token(monkeypatch):
+def test_the_taps_know_which_blocks_have_a_class_token(monkeypatch):
     tapped = []
 
     def inject(self, x, active, layer, prefix_tokens):
@@ -142,8 +142,8 @@ def test_weights_at_another_resolution(tmp_path):
     """The class token has no position, in the file as in the model."""
     file = sources.save_timm(tmp_path / "file", "convit")
     model = golden_model(48)
-    found = weights.match(file, model, sources.shapes(model))
-    assert found.describe().endswith(
+    matched = weights.match(file, model, sources.shapes(model))
+    assert matched.describe().endswith(
         "timm's ConViT; head kept (7 classes); position embedding 4×4 → 6×6"
     )
     golden = sources.arrays(sources.GOLDEN / "convit_resized.npz")

@@ -19,7 +19,7 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 @pytest.mark.parametrize("sides", [(32, 48), (35, 50)])
-def test_patches_are_convolved_as_by_a_larger_kernel(sides):
+def test_convolving_patches_equals_a_strided_convolution(sides):
     x = jax.random.normal(jax.random.key(0), (2, *sides, 3))
     kernel = jax.random.normal(jax.random.key(1), (16, 12, 3, 5))
 
@@ -38,7 +38,7 @@ def test_patches_are_convolved_as_by_a_larger_kernel(sides):
 @pytest.mark.long
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 @pytest.mark.parametrize("sides", [(1, 1), (2, 2), (2, 1), (3, 4), (7, 5)])
-def test_convolutions_of_few_pixels_are_those_of_many(sides, strides):
+def test_convolutions_of_few_pixels_equal_xlas(sides, strides):
     x = jax.random.normal(jax.random.key(0), (3, *sides, 4))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
     options = {"strides": strides, "padding": ((1, 1), (1, 1))}
@@ -61,7 +61,7 @@ def test_convolutions_of_few_pixels_are_those_of_many(sides, strides):
 
 @pytest.fixture
 def one_device():
-    """Makes a mesh of one device known, as programs do."""
+    """Sets a mesh of one device, as programs do."""
     with jax.set_mesh(jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])):
         yield
 
@@ -86,8 +86,8 @@ def draw_twice(*shapes):
 @pytest.mark.parametrize(
     ("examples", "side", "stride"), [(3, 3, 1), (17, 3, 1), (40, 3, 2), (17, 7, 2)]
 )
-@pytest.mark.usefixtures("one_device")  # only there are the examples taken in parts
-def test_a_convolution_for_cpus_is_any_other_forward_and_backward(examples, side, stride):
+@pytest.mark.usefixtures("one_device")  # only there are the examples split
+def test_a_convolution_for_cpus_equals_xlas_forward_and_backward(examples, side, stride):
     arguments = draw_twice((examples, 9, 8, 4), (side, side, 4, 5))
     options = {"strides": (stride, stride), "padding": ((side // 2, side // 2),) * 2}
 
@@ -95,8 +95,8 @@ def test_a_convolution_for_cpus_is_any_other_forward_and_backward(examples, side
         return lax.conv_general_dilated(x, kernel, *options.values(), dimension_numbers=NUMBERS)
 
     ours = functools.partial(convolutions.convolve_on_cpu, **options)
-    found = differentiate(ours)(*arguments)
-    chex.assert_trees_all_close(found, differentiate(usual)(*arguments), rtol=1e-4, atol=1e-5)
+    actual = differentiate(ours)(*arguments)
+    chex.assert_trees_all_close(actual, differentiate(usual)(*arguments), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -109,15 +109,15 @@ def test_a_convolution_for_cpus_is_any_other_forward_and_backward(examples, side
         ((1, 1), ((1, 1), (1, 1))),
     ],
 )
-def test_a_convolution_of_fewer_multiplications_is_any_other(sides, padding):
+def test_a_convolution_of_fewer_multiplications_equals_xlas(sides, padding):
     arguments = draw_twice((3, *sides, 4), (3, 3, 4, 5))
 
     def usual(x, kernel):
         return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=NUMBERS)
 
     fewer = functools.partial(winograd.convolve, padding=padding)
-    found, expected = (differentiate(f)(*arguments) for f in (fewer, usual))
-    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+    actual, expected = (differentiate(f)(*arguments) for f in (fewer, usual))
+    chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_convolution_of_fewer_multiplications_can_be_differentiated_twice():
@@ -149,11 +149,11 @@ def test_a_convolution_of_fewer_multiplications_is_about_as_exact(dtype):
     )
     fewer = functools.partial(winograd.convolve, padding=((1, 1), (1, 1)))
     with jax.enable_x64(True):
-        exactly = results(usual, jnp.float64)
-        found = results(fewer, dtype)
-    for one, expected in zip(found, exactly, strict=True):
-        error = np.linalg.norm(one - expected) / np.linalg.norm(expected)
-        # Of sums of 128 * 9 products in float32 the usual way has 2 to 3e-7.
+        exact_results = results(usual, jnp.float64)
+        fewer_results = results(fewer, dtype)
+    for actual, expected in zip(fewer_results, exact_results, strict=True):
+        error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+        # For sums of 128 * 9 products in float32, the usual way has an error of 2 to 3e-7.
         assert error < (1e-6 if dtype == jnp.float32 else 1e-14)
 
 
@@ -188,10 +188,10 @@ def test_wide_convolutions_take_fewer_multiplications_on_a_cpu(padding, precisio
     def usual(x, kernel):
         return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=NUMBERS)
 
-    found = differentiate(convolve)(*arguments)
-    chex.assert_trees_all_close(found, differentiate(usual)(*arguments), rtol=1e-3, atol=1e-3)
+    actual = differentiate(convolve)(*arguments)
+    chex.assert_trees_all_close(actual, differentiate(usual)(*arguments), rtol=1e-3, atol=1e-3)
     eagerly = convolve(*arguments[0])
-    np.testing.assert_allclose(eagerly, found[0][0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(eagerly, actual[0][0], rtol=1e-4, atol=1e-4)
     x, kernel = arguments[0]
     each = jax.vmap(convolve)(x[:, None], jnp.stack([kernel] * 2))
     np.testing.assert_allclose(each[:, 0], eagerly, rtol=1e-4, atol=1e-4)
@@ -219,9 +219,9 @@ def test_other_convolutions_take_the_usual_multiplications(channels, features, o
     assert count_products(x, kernel, **options) == 0
     padding, strides = options.get("padding", ((1, 1), (1, 1))), options.get("strides", (1, 1))
     expected = lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=NUMBERS)
-    found = convolve_images(x, kernel, **options)
-    assert found.dtype == expected.dtype
-    np.testing.assert_array_equal(found, expected)
+    actual = convolve_images(x, kernel, **options)
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -251,8 +251,8 @@ def test_wide_convolutions_take_fewer_multiplications_where_there_is_one_device(
 
 @pytest.mark.usefixtures("one_device")
 def test_an_empty_batch_is_convolved():
-    found = convolve_images(jnp.ones((0, 8, 8, 64)), jnp.ones((3, 3, 64, 64)))
-    assert found.shape == (0, 8, 8, 64)
+    convolved = convolve_images(jnp.ones((0, 8, 8, 64)), jnp.ones((3, 3, 64, 64)))
+    assert convolved.shape == (0, 8, 8, 64)
 
 
 @pytest.mark.usefixtures("one_device")
@@ -272,8 +272,8 @@ def test_a_wide_convolution_of_a_batch_of_any_size_is_exported():
         jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32),
     )
     (x, kernel), _ = draw_twice((3, 8, 8, 64), (3, 3, 64, 64))
-    found, expected = exported.call(x, kernel), convolve_images(x, kernel)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    actual, expected = exported.call(x, kernel), convolve_images(x, kernel)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

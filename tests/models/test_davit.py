@@ -1,4 +1,4 @@
-"""DaViT: what the golden files, whose logits are timm's, do not say in words."""
+"""DaViT: properties that its logits, compared in test_golden, do not name."""
 
 import functools
 
@@ -66,9 +66,9 @@ def test_parameter_names_and_shapes():
 
 def test_blocks_are_layers_and_representations_are_maps():
     model = tiny()
-    ((opened,), tapped) = observing.taps(model, tiny_variables(), IMAGES)
-    assert opened["num_layers"] == model.num_layers == 4
-    assert opened["prefix_tokens"] == 0
+    ((options,), tapped) = observing.taps(model, tiny_variables(), IMAGES)
+    assert options["num_layers"] == model.num_layers == 4
+    assert options["prefix_tokens"] == 0
     maps = {1: (3, 5, 4, 8), 2: (3, 5, 4, 8), 3: (3, 3, 2, 16), 4: (3, 3, 2, 16)}
     assert tapped == [
         (None, "image", IMAGES.shape),
@@ -100,9 +100,9 @@ def test_odd_blocks_attend_within_windows_and_even_ones_between_channels():
 
 @pytest.mark.parametrize("rows", [2, 5])  # the scale does not depend on the number of tokens
 def test_channel_attention_is_the_published_one(rows):
-    """Keys attend to values, over the values' channels, and queries are what is weighed."""
-    heads, of_head = 2, 3
-    dim = heads * of_head
+    """Keys attend to values, over the values' channels; the weights apply to the queries."""
+    heads, head_dim = 2, 3
+    dim = heads * head_dim
     x = np.random.default_rng(1).normal(size=(2, rows, 4, dim)).astype(np.float32)
     attention = davit.ChannelAttention(num_heads=heads)
     variables = drawn(attention, x)
@@ -113,17 +113,17 @@ def test_channel_attention_is_the_published_one(rows):
     for example in range(2):
         for head in range(heads):
             query, key, value = (
-                qkv[example, :, part * dim + head * of_head :][:, :of_head] for part in range(3)
+                qkv[example, :, part * dim + head * head_dim :][:, :head_dim] for part in range(3)
             )
-            logits = key.T @ value / np.sqrt(of_head)
+            logits = key.T @ value / np.sqrt(head_dim)
             weights = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-            expected[example, :, head * of_head : (head + 1) * of_head] = (weights @ query.T).T
+            expected[example, :, head * head_dim : (head + 1) * head_dim] = (weights @ query.T).T
     expected = expected @ params["proj"]["kernel"] + params["proj"]["bias"]
     actual = jax.jit(attention.apply)(variables, x)
     np.testing.assert_allclose(actual, expected.reshape(x.shape), rtol=1e-4, atol=1e-4)
 
 
-def test_channel_attention_has_no_gate_of_tokens():
+def test_channel_attention_refuses_a_gate_of_tokens():
     x = jnp.zeros((1, 2, 2, 4))
     gate = functools.partial(nn.Dense, 1, name="gate")
     attention = davit.ChannelAttention(num_heads=2, key_gate=lambda **_: gate())
@@ -131,7 +131,7 @@ def test_channel_attention_has_no_gate_of_tokens():
         jax.eval_shape(attention.init, jax.random.key(0), x)
 
 
-def test_zeros_that_fill_up_a_window_take_part_in_its_attention():
+def test_padding_of_a_window_takes_part_in_its_attention():
     """Their keys and values are the biases."""
     x = np.random.default_rng(1).normal(size=(1, 1, 2, 4)).astype(np.float32)
     attention = WindowAttention(windows=Windows((1, 2), (2, 2)), num_heads=1)
@@ -141,7 +141,7 @@ def test_zeros_that_fill_up_a_window_take_part_in_its_attention():
     np.testing.assert_allclose(attention.apply(variables, x)[:, 0], plain[:, :2], rtol=1e-5)
 
 
-def test_both_blocks_of_a_pair_are_left_out_alike():
+def test_both_blocks_of_a_pair_have_the_same_drop_path_rate():
     model = tiny(stage_sizes=(2, 4), drop_path=0.4)
     rates = {}
 
@@ -153,7 +153,9 @@ def test_both_blocks_of_a_pair_are_left_out_alike():
     with nn.intercept_methods(observe):
         jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     expected = [0.0, 0.0, 0.2, 0.2, 0.4, 0.4]
-    assert [sorted(found) for found in rates.values()] == [[pytest.approx(x)] for x in expected]
+    assert [sorted(block_rates) for block_rates in rates.values()] == [
+        [pytest.approx(x)] for x in expected
+    ]
     assert list(rates) == [model.layer_name(layer) for layer in range(1, 7)]
 
 
@@ -164,13 +166,13 @@ def test_images_of_any_size(shape):
     chex.assert_shape(logits, (2, 5))
 
 
-def test_images_without_an_axis_raise():
+def test_images_without_a_batch_axis_raise():
     with pytest.raises(ValueError, match=r"shape \(18, 14, 3\), expected \(batch, height, width, "):
         tiny().apply(tiny_variables(), IMAGES[0])
 
 
-def test_padding_makes_an_image_larger_at_the_right_and_the_bottom():
-    """Of 18 x 14 pixels: as an image of 20 x 16 with zeros there."""
+def test_images_are_padded_at_the_right_and_the_bottom():
+    """18 x 14 pixels give the same as 20 x 16 with zeros there."""
     filled = jnp.pad(IMAGES, ((0, 0), (0, 2), (0, 2), (0, 0)))
     apply = jax.jit(tiny().apply)
     expected = apply(tiny_variables(), filled)

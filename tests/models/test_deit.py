@@ -34,7 +34,7 @@ def test_it_has_a_token_a_position_and_a_head_more_than_a_vit(variables):
     chex.assert_trees_all_equal_shapes(params["head_dist"], params["head"])
 
 
-def test_initial_values_of_what_is_new_are_timms():
+def test_initial_values_of_added_parameters_are_timms():
     model = tiny(dim=64, depth=1, num_classes=64)
     params = model.init(jax.random.key(0, impl="rbg"), IMAGES)["params"]
     for x in (params["dist_token"], params["pos_embed"], params["head_dist"]["kernel"]):
@@ -55,20 +55,20 @@ def test_the_logits_are_the_mean_of_both_heads(variables, train):
         return tiny().apply({"params": params | zero}, IMAGES, train=train)
 
     both = tiny().apply(variables, IMAGES, train=train)
-    apart = logits(head=True), logits(head_dist=True)
-    chex.assert_trees_all_close(both, sum(apart), atol=1e-6)
-    assert jnp.abs(apart[0] - apart[1]).max() > 0.1
+    separate = logits(head=True), logits(head_dist=True)
+    chex.assert_trees_all_close(both, sum(separate), atol=1e-6)
+    assert jnp.abs(separate[0] - separate[1]).max() > 0.1
 
 
-def test_the_heads_read_the_tokens_that_stand_first(variables):
+def test_the_heads_read_the_first_two_tokens(variables):
     model = tiny(depth=1)
     _, state = model.apply(variables, IMAGES, capture_intermediates=True, mutable="intermediates")
-    found = state["intermediates"]
-    (tokens,) = found["norm"]["__call__"]
+    intermediates = state["intermediates"]
+    (tokens,) = intermediates["norm"]["__call__"]
     for place, head in enumerate(("head", "head_dist")):
-        given = variables["params"][head]
-        expected = tokens[:, place] @ given["kernel"] + given["bias"]
-        chex.assert_trees_all_close(found[head]["__call__"][0], expected, atol=1e-5)
+        head_params = variables["params"][head]
+        expected = tokens[:, place] @ head_params["kernel"] + head_params["bias"]
+        chex.assert_trees_all_close(intermediates[head]["__call__"][0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("tokens", "untouched"), [("patch", 2), ("all", 0)])
@@ -76,8 +76,8 @@ def test_noise_on_the_patches_leaves_both_prefix_tokens_alone(variables, tokens,
     shift = noise.LinearTransform(noise.CyclicShift(0.3))
     injection = noise.Injection(shift, layer=2, inference=True, tokens=tokens)
     normed = []
-    for given in (None, injection):
-        _, state = tiny(injection=given).apply(
+    for each in (None, injection):
+        _, state = tiny(injection=each).apply(
             variables, IMAGES, capture_intermediates=True, mutable="intermediates"
         )
         normed += state["intermediates"]["block_2"]["norm1"]["__call__"]

@@ -31,7 +31,7 @@ MODELS = {
         "vit_medium_16_reg4",
         TINY | {"register_tokens": 2, "image_size": (32, 24)},
     ),
-    "vit_all_tokens": (  # a class token, registers and a position of each
+    "vit_all_tokens": (  # a class token, registers and a position for each
         "deit3_s_16",
         TINY | {"register_tokens": 3, "prefix_positions": True},
     ),
@@ -41,7 +41,7 @@ MODELS = {
     "swin": ("swin_t", SWIN | {"image_size": 32, "patch_size": 2, "stage_sizes": (2, 2, 1)}),
     "swin_padded": ("swin_t", SWIN | {"image_size": (44, 24), "stage_sizes": (2, 2)}),
     "swinv2": ("swinv2_t", SWIN_V2 | {"stage_sizes": (2, 2, 1)}),
-    "swinv2_padded": (  # and with weights that go on from windows of other sizes
+    "swinv2_padded": (  # and with weights pretrained in windows of other sizes
         "swinv2_t",
         SWIN | {"image_size": (44, 24), "stage_sizes": (2, 2), "pretrained_window_sizes": (3, 0)},
     ),
@@ -77,8 +77,8 @@ def below(golden: Arrays, prefix: str) -> Arrays:
 def flax_variables(state: Arrays) -> dict[str, dict]:
     """Our variables for a state dict of timm's."""
     shapes = {name: x.shape for name, x in state.items()}
-    found = find_naming(shapes).entries(shapes)
-    variables = {path: entry.read(state.__getitem__) for path, entry in found.items()}
+    entries = find_naming(shapes).entries(shapes)
+    variables = {path: entry.read(state.__getitem__) for path, entry in entries.items()}
     return traverse_util.unflatten_dict(variables, sep="/")
 
 

@@ -1,4 +1,4 @@
-"""The last block computes only the tokens that the head reads; what comes out is the same."""
+"""The last block computes only the tokens that the head reads; the logits are the same."""
 
 import functools
 
@@ -14,7 +14,7 @@ from tests.models.drawing import draw_variables
 
 IMAGES = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
 TINY = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
-READ = {  # by model: how many tokens its head reads of how many
+READ = {  # by model: the number of tokens that its head reads, and of all tokens
     "vit_ti_16": (1, 5),
     "deit_ti_16_distilled": (2, 6),
     "deit3_s_16": (1, 5),
@@ -39,7 +39,7 @@ def last_block(model, variables, **call):
 
 
 def assert_same_function(model, variables, **call) -> None:
-    """Logits, loss and all gradients, with the tokens that nobody reads and without them."""
+    """Compares logits and all gradients with and without the tokens that nobody reads."""
 
     def loss(images, variables, all_tokens):
         logits = model.clone(all_tokens=all_tokens).apply(variables, images, **call)
@@ -47,8 +47,8 @@ def assert_same_function(model, variables, **call) -> None:
 
     differentiated = jax.grad(loss, argnums=(0, 1), has_aux=True)
     gradients = jax.jit(differentiated, static_argnums=2)
-    less, whole = (gradients(IMAGES, variables, all_tokens) for all_tokens in (False, True))
-    chex.assert_trees_all_close(less, whole, rtol=2e-4, atol=2e-5)
+    fewer, whole = (gradients(IMAGES, variables, all_tokens) for all_tokens in (False, True))
+    chex.assert_trees_all_close(fewer, whole, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", READ)

@@ -52,13 +52,13 @@ def test_a_gelu_has_a_tangent_too(dtype):
     )
 
 
-def test_a_gelu_in_bfloat16_keeps_its_argument_alone():
+def test_a_gelu_in_bfloat16_stores_only_its_argument():
     _, pullback = jax.vjp(layers.exact_gelu, jnp.ones((4, 5), jnp.bfloat16))
     kept = [x for x in jax.tree.leaves(pullback) if jnp.size(x) > 1]
     assert [(x.shape, x.dtype) for x in kept] == [((4, 5), jnp.bfloat16)]
 
 
-def test_a_gelu_keeps_its_argument_alone_once_compiled():
+def test_a_compiled_gelu_stores_only_its_argument():
     x = jax.ShapeDtypeStruct((100, 1000), jnp.float32)
     kernel = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
 
@@ -66,7 +66,7 @@ def test_a_gelu_keeps_its_argument_alone_once_compiled():
         return jnp.sum((layers.exact_gelu(x @ kernel) @ kernel) ** 2)
 
     compiled = jax.jit(jax.grad(loss)).lower(x, kernel).compile()
-    # What goes in and comes out of both products, one at a time.
+    # The inputs and outputs of both products, one at a time.
     assert compiled.memory_analysis().temp_size_in_bytes < 2.5 * 4 * 100 * 1000
 
 

@@ -1,4 +1,4 @@
-"""MaxViT: what the golden files, whose logits are timm's, do not say in words."""
+"""MaxViT: properties that its logits, compared in test_golden, do not name."""
 
 import functools
 
@@ -76,11 +76,11 @@ def test_parameter_names_and_shapes():
 
 
 def test_a_block_is_a_layer_with_one_point_before_it_and_one_in_its_window_attention():
-    """After the convolution block, which halves the map: 4 x 6 pixels make a token of stage 1."""
+    """After the convolution block, which halves the map: a token of stage 1 is 4 x 4 pixels."""
     model = tiny()
-    ((opened,), tapped) = observing.taps(model, tiny_variables(), IMAGES)
-    assert opened["num_layers"] == model.num_layers == 3
-    assert opened["prefix_tokens"] == 0
+    ((options,), tapped) = observing.taps(model, tiny_variables(), IMAGES)
+    assert options["num_layers"] == model.num_layers == 3
+    assert options["prefix_tokens"] == 0
     assert tapped == [
         (None, "image", IMAGES.shape),
         (1, "block_input", (2, 32, 48, 8)),
@@ -92,18 +92,18 @@ def test_a_block_is_a_layer_with_one_point_before_it_and_one_in_its_window_atten
     ]
 
 
-def test_noise_at_the_attention_enters_behind_the_norm_of_the_windows():
-    where = []
+def test_a_block_attends_within_windows_and_then_across_a_grid():
+    windows = []
 
     def observe(method, args, kwargs, context):
         is_attention = isinstance(context.module, maxvit.RelativeAttention)
         if is_attention and context.method_name == "__call__":
-            where.append((context.module.path[1], type(context.module.windows)))
+            windows.append((context.module.path[1], type(context.module.windows)))
         return method(*args, **kwargs)
 
     with nn.intercept_methods(observe):
         jax.eval_shape(tiny(stage_sizes=(1,)).init, jax.random.key(0), IMAGES)
-    assert where == [("attn_block", Windows), ("attn_grid", SpreadWindows)]
+    assert windows == [("attn_block", Windows), ("attn_grid", SpreadWindows)]
 
 
 @pytest.mark.parametrize(("size", "window"), [(224, 7), (384, 12), (512, 16)])
@@ -171,14 +171,14 @@ def test_spread_windows_join_again_and_take_tokens_at_equal_distances():
     np.testing.assert_array_equal(windows.join(cut), x)
     rows, columns = np.divmod(np.asarray(cut[:4, :, 0], int), 6)
     for window in range(4):
-        # Row and column modulo the number of windows there are the same in all tokens of one.
+        # All tokens of a window have the same row and column modulo the number of windows.
         assert {*zip(rows[window] % 2, columns[window] % 2, strict=True)} == {divmod(window, 2)}
     neighbours = Windows((4, 6), (2, 3)).cut(x)
     np.testing.assert_array_equal(neighbours[0, :, 0], [0, 1, 2, 6, 7, 8])
 
 
 class Bias(maxvit.RelativeAttention, kw_only=True):
-    """What the logits are raised by."""
+    """What is added to the logits."""
 
     @nn.compact
     def __call__(self, batch):
@@ -198,7 +198,7 @@ def test_the_bias_is_of_the_key_minus_the_query():
             np.testing.assert_array_equal(bias[0, :, query, key], expected)
 
 
-def test_five_branches_of_a_block_are_left_out_alike():
+def test_five_branches_of_a_block_have_the_same_drop_path_rate():
     rates = {}
 
     def observe(method, args, kwargs, context):
@@ -229,7 +229,7 @@ def test_initial_values_are_timms():
             assert (x == 1).all(), name
         elif leaf == "relative_position_bias_table":
             np.testing.assert_allclose(x.std(), 0.02, rtol=0.3, err_msg=name)
-        elif x.ndim == 4:  # normal, by the values that a weight reaches
+        elif x.ndim == 4:  # normal, by the number of outputs of a weight
             groups = x.shape[-1] if name.endswith("conv2_kxk/kernel") else 1
             fan_out = x.shape[0] * x.shape[1] * x.shape[-1] / groups
             np.testing.assert_allclose(x.std(), (2 / fan_out) ** 0.5, rtol=0.2, err_msg=name)

@@ -1,4 +1,4 @@
-"""A model of one's own: what it must have, and that it is as good as ours."""
+"""Your own model: what it must have, and that it works as ours do."""
 
 import chex
 import flax.linen as nn
@@ -23,7 +23,7 @@ class Layer(nn.Module):
 
 
 class Mlp(models.Classifier, kw_only=True):
-    """The example of the documentation."""
+    """The example in the documentation."""
 
     features: int = 16
     depth: int = 2
@@ -49,7 +49,7 @@ OPTIMAL = noise.Injection(noise.LinearTransform(noise.Optimal()), layer=2, infer
 @pytest.fixture
 def registered():
     models.register_model("wide_mlp", features=32)(Mlp)
-    models.register_model("wide_mlp", features=32)(Mlp)  # a module that is imported again
+    models.register_model("wide_mlp", features=32)(Mlp)  # as if its module were imported again
     yield
     del models.registry.MODELS._things["wide_mlp"]
 
@@ -77,7 +77,7 @@ def test_a_config_imports_a_model_by_module_and_name():
         models.create_model("no_such_module:Mlp")
 
 
-def test_a_class_that_is_defined_anew_keeps_its_name():
+def test_a_class_that_is_defined_again_keeps_its_name():
     """A notebook's cell that runs again, or a module that is reloaded."""
     first, second = (type("Mlp", (Mlp,), {"__module__": "notebook"}) for _ in range(2))
     try:
@@ -90,7 +90,7 @@ def test_a_class_that_is_defined_anew_keeps_its_name():
         models.registry.MODELS._things.pop("again", None)
 
 
-def test_a_block_has_the_name_that_layer_name_says():
+def test_a_block_must_have_the_name_that_layer_name_returns():
     class Unnamed(Mlp):
         def run_block(self, x, taps, *, layer, train):
             return Layer(self.features, layer)(x, taps)
@@ -111,20 +111,20 @@ class Bare(models.Classifier):
 
 
 class Headless(Mlp):
-    """Lacks a head, as it removes what it inherits."""
+    """Lacks a head: it does not inherit that of `Mlp`."""
 
     run_head = models.Classifier.run_head
 
 
 class Forgetful(Mlp):
-    """Its head does not take what it is given."""
+    """Its head does not accept `train`."""
 
     def run_head(self, x):
         return x
 
 
 class Positional(Mlp):
-    """Asks for more than it is given."""
+    """Its blocks require `grid`, too."""
 
     def run_block(self, x, taps, layer, grid, *, train):
         return x

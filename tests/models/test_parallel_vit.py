@@ -1,4 +1,4 @@
-"""ViT-22B and its kin: what the golden file, whose logits are timm's, does not say in words."""
+"""ViT-22B and its kin: properties that their logits, compared in test_golden, do not name."""
 
 import functools
 
@@ -59,7 +59,7 @@ def test_parameter_names_and_shapes():
 
 
 def test_vit_22b_has_the_published_size():
-    """21 743 million parameters are the matrices of the blocks: 48 times 12 * 6144²."""
+    """The matrices of its blocks have 21 743 million entries: 48 times 12 * 6144²."""
     model = models.create_model("vit_22b")
     assert (model.grid, model.mlp_features, model.dim // model.num_heads) == ((16, 16), 24576, 128)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
@@ -107,8 +107,8 @@ def test_attention_and_mlp_read_one_norm_and_are_added():
 
 
 def test_taps():
-    ((opened,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
-    assert (opened["num_layers"], opened["prefix_tokens"]) == (2, 0)
+    ((options,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
+    assert (options["num_layers"], options["prefix_tokens"]) == (2, 0)
     points = ("block_input", "attention_input")
     assert tapped == [
         (None, "image", IMAGES.shape),
@@ -130,7 +130,7 @@ def test_stochastic_depth_grows_evenly():
 
 
 @pytest.mark.flax_promotes  # Adam
-def test_the_small_one_learns_with_noise():
+def test_the_small_model_learns_with_noise():
     """The mean colour of images, in two classes; the last layer's input is mixed in training."""
     mixing = noise.LinearTransform(noise.CyclicShift(0.1))
     model = tiny(num_classes=2, image_size=28, injection=noise.Injection(mixing))

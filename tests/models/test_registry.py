@@ -93,11 +93,11 @@ def test_every_listed_model_has_a_count():
 @pytest.mark.long
 @pytest.mark.parametrize("name", models.list_models())
 def test_parameters_and_logits(name):
-    """Where all blocks are equal one and two are traced, and the rest counted: that is faster."""
+    """If all blocks are equal, traces models of one and of two, and counts the rest from them."""
     model = models.create_model(name)
     if isinstance(model, models.IsotropicTransformer) and not isinstance(model, models.ConViT):
-        one, two = (parameters_and_logits(model.clone(depth=depth)) for depth in (1, 2))
-        assert one + (model.depth - 1) * (two - one) == PARAMETERS[name]
+        with_one, with_two = (parameters_and_logits(model.clone(depth=depth)) for depth in (1, 2))
+        assert with_one + (model.depth - 1) * (with_two - with_one) == PARAMETERS[name]
     else:
         assert parameters_and_logits(model) == PARAMETERS[name]
 
@@ -106,7 +106,7 @@ def parameters_and_logits(model):
     """The number of parameters; checks dtypes and logits."""
     image_shape = model.image_shape or (224, 224)  # ResNets and DaViTs take any
     images = jax.ShapeDtypeStruct((2, *image_shape, 3), jnp.float32)
-    with jax.enable_x64(True):  # without it, nothing could be anything but float32
+    with jax.enable_x64(True):  # without it, everything would be float32
         logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     chex.assert_shape(logits, (2, 1000))
@@ -151,14 +151,14 @@ def test_options_override_the_named_model_and_only_here():
     assert models.create_model("vit_ti_16").depth == 12
 
 
-def test_an_unknown_name_names_the_near_one_and_all():
+def test_an_unknown_name_suggests_a_similar_one_and_lists_all():
     pattern = r"'vit_b16'.*did you mean 'vit_b_16'.*Choose one of"
     with pytest.raises(ValueError, match=pattern) as error:
         models.create_model("vit_b16")
     assert all(name in str(error.value) for name in models.list_models())
 
 
-def test_an_unknown_option_names_the_near_one_and_all():
+def test_an_unknown_option_suggests_a_similar_one_and_lists_all():
     with pytest.raises(
         ValueError, match="option of vit_b_16 'patchsize'; did you mean 'patch_size'"
     ) as error:
@@ -186,7 +186,7 @@ def test_an_option_that_only_other_models_have_is_explained(name, option, explan
         training.model_config(name, **{option: 8})
 
 
-def test_what_is_explained_depends_on_the_options_that_there_are():
+def test_the_explanation_depends_on_the_models_options():
     assert "any size" in models.explain_absent_option("image_size", ("width",))
     assert "stage_sizes" in models.explain_absent_option("depth", ("width", "stage_sizes"))
     assert models.explain_absent_option("depth", ("width",)) == ""
@@ -201,7 +201,7 @@ def test_a_model_of_a_fixed_size_is_not_said_to_take_any():
         models.register_model("fixed", image_size=8)(Fixed)
 
 
-def test_flax_attributes_are_no_options():
+def test_flax_attributes_are_not_options():
     with pytest.raises(ValueError, match="unknown option of vit_b_16 'parent'"):
         models.create_model("vit_b_16", parent=None)
 
@@ -274,10 +274,10 @@ def test_the_taps_are_opened_once_with_all_they_need(name):
     mask, index = jnp.array([True, True, True, False]), jnp.arange(4)
     call = {"mask": mask, "index": index, "train": True, "noise_strength": 0.3}
     model = create_small(name, injection=ALWAYS)
-    ((opened,), tapped) = observing.taps(model, small_variables(name), images_for(name), **call)
-    assert opened.pop("mask") is mask
-    assert opened.pop("index") is index
-    assert opened == {
+    ((options,), tapped) = observing.taps(model, small_variables(name), images_for(name), **call)
+    assert options.pop("mask") is mask
+    assert options.pop("index") is index
+    assert options == {
         "injection": ALWAYS,
         "num_layers": 2,
         "train": True,
@@ -316,9 +316,9 @@ def test_an_injection_that_does_not_act_compiles_to_the_plain_model(name, train)
 
 
 @compiled
-def test_every_layer_and_point_is_another_place(name):
+def test_noise_at_each_layer_and_point_gives_other_logits(name):
     model = create_small(name)
-    # Without the image: patches are embedded linearly, so there noise on it is noise at layer 1.
+    # Not the image: patches are embedded linearly, so noise on it equals noise at layer 1.
     injections = [None] + [
         dataclasses.replace(ALWAYS, point=point, layer=layer)
         for point in model.points[1:]
@@ -348,13 +348,13 @@ def test_strength_and_mask_reach_the_noise(name):
     logits, _ = apply(model, variables, images_for(name))
     silent, _ = apply(model, variables, images_for(name), strength=0.0)
     chex.assert_trees_all_close(silent, plain, rtol=1e-5, atol=1e-6)
-    given, _ = apply(model, variables, images_for(name), strength=0.3)
-    chex.assert_trees_all_close(given, logits, rtol=1e-5, atol=1e-6)
+    explicit, _ = apply(model, variables, images_for(name), strength=0.3)
+    chex.assert_trees_all_close(explicit, logits, rtol=1e-5, atol=1e-6)
 
     mask = jnp.array([True, True, True, False])
     masked, _ = apply(model, variables, images_for(name), mask=mask)
-    alone, _ = apply(model, variables, images_for(name)[:3])
-    chex.assert_trees_all_close(masked[:3], alone, rtol=1e-5, atol=1e-6)
+    unpadded, _ = apply(model, variables, images_for(name)[:3])
+    chex.assert_trees_all_close(masked[:3], unpadded, rtol=1e-5, atol=1e-6)
     assert jnp.abs(masked[:3] - logits[:3]).max() > 1e-6
 
 
@@ -402,7 +402,7 @@ FLOAT32 = {
 
 @compiled
 @pytest.mark.flax_promotes
-def test_bfloat16_compute_but_for_parameters_and_logits(name):
+def test_bfloat16_models_keep_parameters_and_logits_in_float32(name):
     model = create_small(name, dtype="bfloat16")  # as a config gives it
     shapes = jax.eval_shape(model.init, jax.random.key(0), images_for(name))
     assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
@@ -468,7 +468,7 @@ def test_noise_in_a_bfloat16_model(name):
 
 @compiled
 @pytest.mark.parametrize("injection", [None, ALWAYS], ids=["clean", "noisy"])
-def test_a_model_goes_on_from_the_input_of_any_layer(name, injection):
+def test_a_model_resumes_from_the_input_of_any_layer(name, injection):
     model, variables = create_small(name, injection=injection), small_variables(name)
     logits, inputs = call(model, variables, images_for(name), (1, 2), method="record_inputs")
     chex.assert_trees_all_close(
@@ -481,7 +481,7 @@ def test_a_model_goes_on_from_the_input_of_any_layer(name, injection):
 
 
 @compiled
-def test_resuming_takes_all_that_a_call_takes(name):
+def test_resuming_accepts_all_options_of_a_call(name):
     model, variables = create_small(name, injection=ALWAYS), small_variables(name)
     options = {"mask": jnp.array([True, True, True, False]), "noise_strength": 0.7, "train": True}
     options |= {"index": jnp.arange(4), "mutable": ["batch_stats"]}
@@ -501,14 +501,14 @@ def test_no_submodule_or_parameter_has_the_name_of_a_method(name):
 
 
 @pytest.mark.parametrize("layer", [0, 3])
-def test_a_model_does_not_go_on_from_a_layer_that_it_lacks(layer):
+def test_a_model_does_not_resume_from_a_layer_that_it_lacks(layer):
     model, variables = create_small("vit_ti_16"), small_variables("vit_ti_16")
     for argument, method in ((layer, "resume"), ((1, layer), "record_inputs")):
         with pytest.raises(ValueError, match=f"layer={layer}: the layers of .* are 1 to 2"):
             model.apply(variables, X, argument, method=method)
 
 
-# DaViT's pairs have one rate.
+# In DaViT, both blocks of a pair have the same rate.
 @pytest.mark.parametrize("name", [each for n, each in COMPILED.items() if n != "davit_t"])
 def test_stochastic_depth_leaves_out_branches_of_whole_examples(name):
     model, variables = create_small(name, drop_path=0.5), small_variables(name)
@@ -643,7 +643,7 @@ def test_lists_from_a_stored_config_become_tuples():
 
 
 @compiled
-def test_parts_of_a_model_are_the_whole(name):
+def test_the_parts_of_a_model_make_up_the_whole(name):
     """From the images to a layer, from there to the features, from there to the logits."""
     model, variables = create_small(name), small_variables(name)
     whole = call(model, variables, images_for(name))

@@ -258,7 +258,7 @@ def test_noise_at_a_block_is_what_both_its_branches_read(kind, stride):
     chex.assert_trees_all_close(output(params, amount=1.0), output(params, amount=0.0), atol=1e-5)
 
 
-# What CPUs compute otherwise ----------------------------------------------------------------------
+# What CPUs compute differently --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -269,11 +269,11 @@ def test_pointwise_convolutions_are_convolutions(stride):
     ]
     x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
     kernel = {"kernel": jax.random.normal(jax.random.key(1), (1, 1, 3, 5))}
-    found = [
+    results = [
         jax.vjp(lambda params, x, conv=conv: conv.apply({"params": params}, x), kernel, x)
         for conv in convolutions
     ]
-    (expected, expected_vjp), (actual, actual_vjp) = found
+    (expected, expected_vjp), (actual, actual_vjp) = results
     chex.assert_trees_all_close(actual, expected, atol=1e-5)
     chex.assert_trees_all_close(actual_vjp(actual), expected_vjp(actual), atol=1e-4)
 

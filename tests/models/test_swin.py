@@ -143,8 +143,8 @@ def test_tokens_attend_to_their_neighbours_only():
 
 
 def test_the_taps_see_whole_sequences():
-    ((opened,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
-    assert opened["prefix_tokens"] == 0
+    ((options,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
+    assert options["prefix_tokens"] == 0
     points = ("block_input", "attention_input")
     grids = {1: (3, 20, 8), 2: (3, 20, 8), 3: (3, 6, 16)}
     assert tapped == [
@@ -177,11 +177,11 @@ def test_weights_with_buffers_and_in_the_authors_layout(tmp_path):
 
 
 def test_tables_for_other_windows(tmp_path):
-    """In the last stage of 6 x 5 tokens."""
+    """The last stage has 6 x 5 tokens."""
     file = sources.save_timm(tmp_path / "file", "swin")
     model = golden_model((48, 40), 6)
-    found = weights.match(file, model, sources.shapes(model))
-    assert found.describe().endswith(
+    matched = weights.match(file, model, sources.shapes(model))
+    assert matched.describe().endswith(
         "timm's Swin; head kept (7 classes); "
         "relative positions 4×4 → 6×6; relative positions 4×4 → 6×5"
     )

@@ -141,9 +141,9 @@ def test_the_factor_of_cosines_is_at_most_100():
         params["params"]["logit_scale"] = jnp.full((2, 1, 1), log_factor)
         return apply(attention(), params, x)
 
-    at_most = attended(np.log(100.0))
-    np.testing.assert_allclose(attended(9.0), at_most, rtol=1e-5, atol=1e-6)
-    assert jnp.abs(attended(np.log(99.0)) - at_most).max() > 1e-6
+    at_limit = attended(np.log(100.0))
+    np.testing.assert_allclose(attended(9.0), at_limit, rtol=1e-5, atol=1e-6)
+    assert jnp.abs(attended(np.log(99.0)) - at_limit).max() > 1e-6
 
 
 def test_a_key_of_zeros_is_attended_without_nan():
@@ -154,15 +154,15 @@ def test_a_key_of_zeros_is_attended_without_nan():
 
 
 def test_distances_are_on_a_logarithmic_scale_in_units_of_the_pretraining():
-    own = swin_v2._log_distances((4, 4), (4, 4))
-    assert own.shape == (49, 2)
-    np.testing.assert_array_equal(own[0], -own[-1])
-    np.testing.assert_array_equal(own[24], 0)
+    distances = swin_v2._log_distances((4, 4), (4, 4))
+    assert distances.shape == (49, 2)
+    np.testing.assert_array_equal(distances[0], -distances[-1])
+    np.testing.assert_array_equal(distances[24], 0)
     # The farthest is 8 units: log2(1 + 8) / log2(8).
-    np.testing.assert_allclose(own[-1], np.log2(9) / 3, rtol=1e-6)
-    np.testing.assert_allclose(own[25], [0, np.log2(1 + 8 / 3) / 3], rtol=1e-6)
+    np.testing.assert_allclose(distances[-1], np.log2(9) / 3, rtol=1e-6)
+    np.testing.assert_allclose(distances[25], [0, np.log2(1 + 8 / 3) / 3], rtol=1e-6)
     larger = swin_v2._log_distances((7, 7), (4, 4))
-    np.testing.assert_allclose(larger.reshape(13, 13, 2)[3:10, 3:10], own.reshape(7, 7, 2))
+    np.testing.assert_allclose(larger.reshape(13, 13, 2)[3:10, 3:10], distances.reshape(7, 7, 2))
     # A window of one token has only the distance 0.
     np.testing.assert_array_equal(swin_v2._log_distances((1, 2), (1, 2))[:, 0], 0)
 
@@ -195,8 +195,8 @@ def test_tokens_attend_to_their_neighbours_only():
 
 
 def test_the_taps_see_whole_sequences():
-    ((opened,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
-    assert opened["prefix_tokens"] == 0
+    ((options,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
+    assert options["prefix_tokens"] == 0
     points = ("block_input", "attention_input")
     grids = {1: (3, 20, 8), 2: (3, 20, 8), 3: (3, 6, 16)}
     assert tapped == [
@@ -207,7 +207,7 @@ def test_the_taps_see_whole_sequences():
 
 @pytest.mark.parametrize("point", ["block_input", "attention_input"])
 def test_where_the_noise_enters_a_block(point):
-    """In front of the attention there is no norm; the residual passes by its noise."""
+    """No norm precedes the attention; the residual bypasses the noise at its input."""
     here = point
 
     def taps(x, *, layer, point):
@@ -253,8 +253,8 @@ def test_noise_at_the_attention_input_is_not_noise_at_the_block_input():
 
 
 @pytest.mark.flax_promotes
-def test_bfloat16_attends_in_units_that_it_can_hold():
-    """Cosines times 100 in bfloat16: as near as the other parts."""
+def test_bfloat16_attention_is_close_to_that_in_float32():
+    """Although the logits are cosines times up to 100."""
     x = jax.random.normal(jax.random.key(0), (1, 16, 8))
     params = draw(attention(), x)
     exact = apply(attention(), params, x)

@@ -1,6 +1,6 @@
-"""The live check: every registered model beside timm's own, where PyTorch and timm are installed.
+"""Every registered model against timm's own, where PyTorch and timm are installed.
 
-The models keep their widths, heads and options, but for the depth, the image and the classes.
+The models keep their widths, heads and options; depth, image and number of classes are smaller.
 """
 
 import jax
@@ -92,7 +92,7 @@ ARGUMENTS = {
     "vit_parallel_g_14": _PARALLEL
     | {"embed_dim": 1408, "depth": 40, "num_heads": 16, "mlp_ratio": 48 / 11},
 }
-# Theirs and ours, by the start of the name.
+# Options for theirs and for ours, by the start of the name.
 SMALLER = {
     "vit_22b": (  # narrower: its own blocks take gigabytes
         {"embed_dim": 256, "num_heads": 2, "depth": 2, "img_size": (42, 28)},
@@ -116,7 +116,7 @@ SMALLER = {
         {"depths": (1, 2, 1, 1), "img_size": (64, 96)},
         {"stage_sizes": (1, 2, 1, 1), "image_size": (64, 96)},
     ),
-    "convit": (  # timm's has squares alone
+    "convit": (  # timm's accepts only squares
         {"depth": 3, "local_up_to_layer": 2, "img_size": 48},
         {"depth": 3, "local_layers": 2, "image_size": (48, 48)},
     ),

@@ -74,8 +74,8 @@ def images_of(model, dtype=jnp.float32):
 @pytest.mark.parametrize(
     "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.flax_promotes)]
 )
-def test_training_under_any_switch(name, dtype):
-    """Dropout and stochastic depth as well; gradients have their parameters' dtypes."""
+def test_training_keeps_float32_with_x64_enabled(name, dtype):
+    """With stochastic depth; gradients have their parameters' dtypes."""
     options = SMALL[name] | {"drop_path": 0.1, "dtype": jnp.dtype(dtype)}
     model = models.create_model(name, num_classes=10, **options)
 
@@ -95,20 +95,20 @@ def test_training_under_any_switch(name, dtype):
         return gradients, aux
 
     with jax.enable_x64(True):
-        found = jax.eval_shape(call, images_of(model))
-    assert {x.dtype for x in jax.tree.leaves(found)} == FLOAT32
+        results = jax.eval_shape(call, images_of(model))
+    assert {x.dtype for x in jax.tree.leaves(results)} == FLOAT32
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_promotion_is_implicit(name):
     model = models.create_model(name, num_classes=10, **SMALL[name])
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        found = jax.eval_shape(model.init, jax.random.key(0), images_of(model))
-        jax.eval_shape(model.apply, found, images_of(model))
+        variables = jax.eval_shape(model.init, jax.random.key(0), images_of(model))
+        jax.eval_shape(model.apply, variables, images_of(model))
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_logits_have_the_same_bits_with_64(name):
+def test_logits_are_bitwise_the_same_with_x64_enabled(name):
     model = models.create_model(name, num_classes=10, **SMALL[name])
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images_of(model))

@@ -121,7 +121,7 @@ def test_learned_tokens_stand_in_front_in_timms_order(prefix_positions):
 
 @pytest.mark.parametrize("pooling", ["token", "mean", "mean_then_norm"])
 def test_the_head_reads_no_register(pooling):
-    """Seen without the blocks, whose scales are 0 here."""
+    """The blocks do nothing: their scales are 0 here."""
     model = tiny(register_tokens=3, layer_scale=1.0, pooling=pooling)
     variables = draw_variables(model, IMAGES)
     for block in ("block_1", "block_2"):
@@ -144,13 +144,13 @@ def _resume(model, variables, x):
     return model.apply(variables, x, 1, method="resume")
 
 
-def test_noise_on_patches_leaves_registers_alone():
+def test_registers_are_prefix_tokens():
     injection = noise.Injection(
         noise.Gaussian(), layer=1, tokens="patch", point="block_input", inference=True
     )
     model = tiny(register_tokens=3, injection=injection)
-    ((opened,), _) = observing.taps(model, draw_variables(model, IMAGES), IMAGES)
-    assert opened["prefix_tokens"] == 4
+    ((options,), _) = observing.taps(model, draw_variables(model, IMAGES), IMAGES)
+    assert options["prefix_tokens"] == 4
     assert tiny(**REG_GAP).prefix_tokens == 3
 
 
@@ -235,8 +235,8 @@ def test_dropout_is_on_in_training_only():
 @pytest.mark.parametrize("class_token", [True, False])
 def test_the_taps_know_the_prefix_tokens(class_token):
     model = tiny(class_token=class_token, pooling="mean")
-    ((opened,), tapped) = observing.taps(model, draw_variables(model, IMAGES), IMAGES)
-    assert opened["prefix_tokens"] == int(class_token)
+    ((options,), tapped) = observing.taps(model, draw_variables(model, IMAGES), IMAGES)
+    assert options["prefix_tokens"] == int(class_token)
     points = ("block_input", "attention_input")
     assert tapped == [
         (None, "image", (3, 8, 8, 3)),
@@ -271,7 +271,7 @@ def test_where_the_noise_enters_a_block(point):
     chex.assert_trees_all_close(actual, x, rtol=1e-6, atol=1e-6)
 
 
-def test_noise_on_the_image_is_what_the_patches_are_cut_from(monkeypatch):
+def test_patches_are_cut_from_the_noisy_image(monkeypatch):
     class Doubled(noise.Taps):
         def __call__(self, x, *, point, layer=0):
             return 2 * x if point == "image" else x
