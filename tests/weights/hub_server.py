@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on this machine: repositories in memory, the real hub's addresses."""
+"""A small local Hugging Face hub: repositories in memory, at the real hub's paths."""
 
 import contextlib
 import hashlib
@@ -16,9 +16,9 @@ class Hub:
     """Repositories by name, each with its commits, and branches that can move.
 
     Attributes:
-      commits: by repository and commit hash, the files.
-      branches: by repository and name, the commit hash.
-      requests: the paths that were asked for.
+      commits: the files, by repository and commit hash.
+      branches: the commit hash, by repository and name.
+      requests: the paths that were requested.
     """
 
     def __init__(self):
@@ -91,7 +91,7 @@ def _etag(content: bytes) -> str:
 
 @contextlib.contextmanager
 def serve(hub: Hub) -> Iterator[str]:
-    """Serves a hub; gives its address."""
+    """Serves a hub; yields its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):

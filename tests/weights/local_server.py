@@ -1,4 +1,4 @@
-"""A server on this machine, in a thread, for the tests of downloads."""
+"""A local server in a thread, for tests of downloads."""
 
 import contextlib
 import http.server
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The address at which it answers, until the block ends."""
+    """Runs a server until the block ends; yields its address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

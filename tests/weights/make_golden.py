@@ -1,4 +1,4 @@
-"""Writes golden/*: weights in Google's names, positions on other grids, and what timm makes of it.
+"""Writes golden/*: weights in Google's names, positions on other grids, and timm's results.
 
 Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm 1.0.31)::
 
@@ -9,15 +9,15 @@ Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm
   width, channels) and timm's "logits" after `load_pretrained` of each, which must agree.
 - resized.npz: "images" of 48 x 40 pixels and timm's "logits", with the weights of
   ../models/golden/vit_token.npz, which are for 32 x 32.
-- positions.npz: "from" (1, 1 + 4 * 4, 3), and "to/<rows>x<columns>" as `resample_abs_pos_embed` has
-  it; "bare/…" the same without a class token; "linear/…" bilinear, as timm has it for an npz.
-- deit_distilled_resized.npz, beit_resized.npz: as resized.npz, of the families' golden files.
+- positions.npz: "from" (1, 1 + 4 * 4, 3), and "to/<rows>x<columns>" by `resample_abs_pos_embed`;
+  "bare/…" the same without a class token; "linear/…" bilinear, as timm does for an npz.
+- deit_distilled_resized.npz, beit_resized.npz: as resized.npz, from the families' golden files.
 - swin_resized.npz, convit_resized.npz: the same; Swin with windows of 6 x 6 tokens, and ConViT, for
   which timm has no filter, on 48 x 48 pixels with positions by `resample_abs_pos_embed`.
-- vit_registers_resized.npz, vit_all_tokens_resized.npz: the same, of ViTs with registers.
+- vit_registers_resized.npz, vit_all_tokens_resized.npz: the same for ViTs with registers.
 - maxvit_resized.npz: the same, on images of 96 x 64 pixels with weights for 64 x 96.
 - relative_positions.npz: "from" (5 * 5 + 3, 2), a table for 3 x 3 tokens and three others, and
-  "to/<rows>x<columns>" as `resize_rel_pos_bias_table` has it; "bare/…" the same without the others.
+  "to/<rows>x<columns>" by `resize_rel_pos_bias_table`; "bare/…" the same without the others.
 """
 
 from pathlib import Path
@@ -62,14 +62,16 @@ def augreg(rng: np.random.Generator) -> dict[str, np.ndarray]:
         for name in ("query", "key", "value"):
             modules[f"{attention}/{name}"] = dense((DIM,), (HEADS, DIM // HEADS))
         modules[f"{attention}/out"] = dense((HEADS, DIM // HEADS), (DIM,))
-    arrays = {f"{module}/{leaf}": x for module, of in modules.items() for leaf, x in of.items()}
+    arrays = {
+        f"{module}/{leaf}": x for module, leaves in modules.items() for leaf, x in leaves.items()
+    }
     tokens = 1 + (SIDE // PATCH) ** 2
     positions = draw(1, tokens, DIM)
     return arrays | {"cls": draw(1, 1, DIM), "Transformer/posembed_input/pos_embedding": positions}
 
 
 def big_vision(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same in the names of a scanned model of big_vision's."""
+    """The same in the names of big_vision's scanned models."""
     renamed = {}
     for name, x in arrays.items():
         name = name.replace("Transformer/posembed_input/", "").replace("LayerNorm_2", "LayerNorm_1")
@@ -105,7 +107,7 @@ def write_google(rng: np.random.Generator) -> None:
 
 
 def timm_state(name: str) -> dict[str, torch.Tensor]:
-    """The weights of a golden file of the models."""
+    """The weights in a golden file of tests/models."""
     with np.load(MODELS / f"{name}.npz") as golden:
         return {
             name.removeprefix("state/"): torch.from_numpy(golden[name])
@@ -221,7 +223,7 @@ def write_resized_registers() -> None:
         ("vit_all_tokens", {"reg_tokens": 3}),
     ):
         model = vit(img_size=(48, 40), **small, **options)
-        # timm's filter resizes from squares alone: the grid of 4 x 3 is said here.
+        # timm's filter resizes only from squares: the grid of 4 x 3 is given here.
         state = timm_state(name)
         if name == "vit_registers":
             state["pos_embed"] = resample_abs_pos_embed(

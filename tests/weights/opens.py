@@ -1,4 +1,4 @@
-"""Counts how often a file is opened, by whatever library: Linux tells, through inotify."""
+"""Counts how often a file is opened, by any library, with Linux's inotify."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""Files of weights for tests: those of the golden files, in the formats that people have."""
+"""Files of weights for tests: the golden files' arrays, in the formats that users have."""
 
 import functools
 import pathlib
@@ -16,13 +16,13 @@ TIMM = pathlib.Path(__file__).parents[1] / "models" / "golden"
 
 
 def arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
-    """All of an npz."""
+    """All arrays of an npz."""
     with np.load(file, allow_pickle=False) as golden:
         return dict(golden)
 
 
 def timm_state(name: str) -> dict[str, np.ndarray]:
-    """timm's state dict of a golden file, and what timm's own has beside."""
+    """timm's state dict from a golden file, with counters like timm's own."""
     golden = arrays(TIMM / f"{name}.npz")
     state = {k.removeprefix("state/"): x for k, x in golden.items() if k.startswith("state/")}
     norms = [k.removesuffix("running_mean") for k in state if k.endswith("running_mean")]
@@ -37,10 +37,10 @@ def save_timm(file: pathlib.Path, name: str, **changed: np.ndarray | None) -> pa
 
 
 def vit(num_classes: int = 7, image_size: int | tuple[int, int] = 32, **options) -> nn.Module:
-    """The model of vit_token.npz, or one that differs from it."""
-    own = {"patch_size": 8, "dim": 36, "depth": 3, "num_heads": 3, "mlp_dim": 72}
+    """The model of vit_token.npz, or a variant of it."""
+    defaults = {"patch_size": 8, "dim": 36, "depth": 3, "num_heads": 3, "mlp_dim": 72}
     return models.create_model(
-        "vit_ti_16", num_classes=num_classes, image_size=image_size, **own | options
+        "vit_ti_16", num_classes=num_classes, image_size=image_size, **defaults | options
     )
 
 
@@ -51,7 +51,7 @@ def resnet(num_classes: int = 7) -> nn.Module:
 
 @functools.lru_cache
 def shapes(model: nn.Module, *image_shape: int) -> dict:
-    """Of the model's variables."""
+    """The shapes of the model's variables."""
     image_shape = image_shape or (*model.image_shape, 3)
     images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images)
@@ -59,8 +59,8 @@ def shapes(model: nn.Module, *image_shape: int) -> dict:
 
 def read(file: pathlib.Path, model: nn.Module, *image_shape: int, **options) -> dict:
     """The variables in a file that has all of them."""
-    found = weights.match(file, model, shapes(model, *image_shape), **options)
-    return traverse_util.unflatten_dict(dict(found.read()), sep="/")
+    matched = weights.match(file, model, shapes(model, *image_shape), **options)
+    return traverse_util.unflatten_dict(dict(matched.read()), sep="/")
 
 
 def save_random_vit(
@@ -68,14 +68,14 @@ def save_random_vit(
 ) -> None:
     """A ViT of one channel and ten classes with random weights, in timm's names."""
     rng = np.random.default_rng(0)
-    shapes_of = {
+    weight_shapes = {
         "cls_token": (1, 1, dim),
         "pos_embed": (1, 1 + grid * grid, dim),
         "patch_embed.proj.weight": (dim, 1, patch_size, patch_size),
         "head.weight": (10, dim),
     }
     for block in range(depth):
-        shapes_of |= {
+        weight_shapes |= {
             f"blocks.{block}.attn.qkv.weight": (3 * dim, dim),
             f"blocks.{block}.attn.proj.weight": (dim, dim),
             f"blocks.{block}.mlp.fc1.weight": (4 * dim, dim),
@@ -83,11 +83,11 @@ def save_random_vit(
         }
     biases = {
         name.replace("weight", "bias"): shape[:1]
-        for name, shape in shapes_of.items()
+        for name, shape in weight_shapes.items()
         if name.endswith("weight")
     }
     norms = ["norm", *(f"blocks.{block}.norm{n}" for block in range(depth) for n in (1, 2))]
     biases |= {f"{norm}.bias": (dim,) for norm in norms}
-    state = {name: rng.normal(0, 0.1, shape) for name, shape in (shapes_of | biases).items()}
+    state = {name: rng.normal(0, 0.1, shape) for name, shape in (weight_shapes | biases).items()}
     state |= {f"{norm}.weight": rng.uniform(0.5, 1.5, dim) for norm in norms}
     save_file({name: x.astype(np.float32) for name, x in state.items()}, file)

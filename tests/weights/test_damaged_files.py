@@ -1,4 +1,4 @@
-"""Files that are damaged, that change, and numbers that are no weights."""
+"""Files that are damaged or that change, and values that cannot be weights."""
 
 import errno
 import zipfile
@@ -35,8 +35,8 @@ def test_a_truncated_file_is_named_before_anything_is_read(tmp_path, name):
 @pytest.mark.parametrize(
     "packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 )
-def test_an_npz_with_flipped_bytes_is_found_at_last_when_it_is_read(tmp_path, packing):
-    """What goes wrong, each packing says in its own way."""
+def test_flipped_bytes_in_an_npz_are_found_when_it_is_read(tmp_path, packing):
+    """Each packing raises an error of another type."""
     model = sources.vit(dim=24, depth=2, mlp_dim=48)
     file = tmp_path / "flipped"
     with zipfile.ZipFile(sources.GOLDEN / "augreg.npz") as whole:
@@ -58,7 +58,7 @@ def test_an_npz_with_flipped_bytes_is_found_at_last_when_it_is_read(tmp_path, pa
 @pytest.mark.parametrize(
     ("local", "central", "value", "said"), [(6, 8, 1, "encrypted"), (8, 10, 9, "not supported")]
 )
-def test_an_npz_as_numpy_writes_none(tmp_path, local, central, value, said):
+def test_an_npz_that_numpy_cannot_have_written(tmp_path, local, central, value, said):
     """With a password, or with a packing that Python does not know."""
     data = bytearray((sources.GOLDEN / "augreg.npz").read_bytes())
     with zipfile.ZipFile(sources.GOLDEN / "augreg.npz") as archive:
@@ -69,7 +69,7 @@ def test_an_npz_as_numpy_writes_none(tmp_path, local, central, value, said):
         match(tmp_path / "file")
 
 
-def test_a_member_of_an_npz_that_is_no_array(tmp_path):
+def test_a_member_of_an_npz_that_is_not_an_array(tmp_path):
     with zipfile.ZipFile(tmp_path / "file", "w") as archive:
         archive.writestr("embedding/kernel.npy", b"")
     with pytest.raises(
@@ -103,13 +103,13 @@ def test_a_file_that_changes_after_it_was_matched(tmp_path, format_, change, mes
     )
     model = sources.vit(**{"dim": 24, "depth": 2, "mlp_dim": 48} if npz else {})
     write(arrays)
-    found = weights.match(file, model, sources.shapes(model))
+    matched = weights.match(file, model, sources.shapes(model))
     if change is None:
         file.write_bytes(file.read_bytes()[:-50])
     else:
         write(change(arrays))
     with pytest.raises(ValueError, match=rf"weights='{file}': .*{message}"):
-        list(found.read())
+        list(matched.read())
 
 
 @pytest.mark.parametrize(
@@ -127,24 +127,26 @@ def test_a_file_that_changes_after_it_was_matched(tmp_path, format_, change, mes
             r"^weights=.*file' cannot be read \(Input/output err",
         ),
         (OSError(errno.EINVAL, "Invalid argument"), ValueError, "download or copy it again"),
-        (OSError("Invalid data stream"), ValueError, "download or copy it again"),  # of bzip2
+        (OSError("Invalid data stream"), ValueError, "download or copy it again"),  # from bzip2
     ],
 )
-def test_what_the_machine_fails_at_is_no_damage(tmp_path, monkeypatch, raised, kind, message):
+def test_failures_of_the_machine_are_not_called_damage(
+    tmp_path, monkeypatch, raised, kind, message
+):
     file = sources.save_timm(tmp_path / "file", "vit_token")
-    found = match(file)
+    matched = match(file)
 
     def refuse(_):
         raise raised
 
     monkeypatch.setattr(safetensors_file, "_safe_open", refuse)
     with pytest.raises(kind, match=message) as caught:
-        list(found.read())
+        list(matched.read())
     assert type(caught.value) is kind
 
 
-def test_numbers_that_are_no_weights(tmp_path):
-    """Whole ones, and such as numpy has no name of."""
+def test_dtypes_that_cannot_be_weights_are_refused(tmp_path):
+    """Integers, and 8-bit floats, which numpy lacks."""
     file = sources.save_timm(tmp_path / "file", "vit_token", **{"head.bias": np.arange(7)})
     with pytest.raises(ValueError, match=r"head\.bias \(I64\)"):
         match(file)
@@ -155,8 +157,8 @@ def test_numbers_that_are_no_weights(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e300])
-def test_weights_that_are_no_numbers(tmp_path, wrong):
-    """Or none that float32 has."""
+def test_weights_that_are_not_finite_are_refused(tmp_path, wrong):
+    """Or too large for float32."""
     bias = np.array([0, 0, 0, wrong, 0, 0, 0])
     file = sources.save_timm(tmp_path / "file", "vit_token", **{"head.bias": bias})
     with pytest.raises(
@@ -165,8 +167,8 @@ def test_weights_that_are_no_numbers(tmp_path, wrong):
         list(match(file).read())
 
 
-def test_of_blocks_in_one_array_each_is_looked_at_alone(tmp_path):
-    """As the cost of looking at all for each grows with the square of the depth."""
+def test_each_block_of_a_stacked_array_is_checked_separately(tmp_path):
+    """Checking all blocks for each of them would cost the square of the depth."""
     arrays = sources.arrays(sources.GOLDEN / "big_vision.npz")
     model = sources.vit(dim=24, depth=2, mlp_dim=48)
     bad = arrays["params/Transformer/encoderblock/MlpBlock_0/Dense_0/bias"].copy()
@@ -174,7 +176,7 @@ def test_of_blocks_in_one_array_each_is_looked_at_alone(tmp_path):
     bad = {"params/Transformer/encoderblock/MlpBlock_0/Dense_0/bias": bad}
     np.savez(tmp_path / "file", **arrays | bad)
     entries = weights.match(tmp_path / "file.npz", model, sources.shapes(model)).entries
-    one, two = (entries[f"params/block_{block}/mlp/fc1/bias"] for block in (1, 2))
-    assert np.isfinite(one.read((arrays | bad).get)).all()
+    first, second = (entries[f"params/block_{block}/mlp/fc1/bias"] for block in (1, 2))
+    assert np.isfinite(first.read((arrays | bad).get)).all()
     with pytest.raises(ValueError, match="MlpBlock_0/Dense_0/bias contains NaN"):
-        two.read((arrays | bad).get)
+        second.read((arrays | bad).get)

@@ -11,8 +11,8 @@ from tests.weights import sources
 
 
 def create(**options):
-    base, own = timm.MODELS["davit"]
-    return models.create_model(base, num_classes=7, **own | options)
+    base, defaults = timm.MODELS["davit"]
+    return models.create_model(base, num_classes=7, **defaults | options)
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def test_what_no_array_shows_is_assumed_or_confirmed(file):
         "channel attention that weights queries, as published",
     )
     describe(file, architecture="davit_tiny", global_pool="avg", model_args=SIZES)
-    found = match(file, create())
-    assert found.assumed == ()
-    assert "davit_tiny" in found.describe()
-    assert "config.json" not in found.describe()
+    matched = match(file, create())
+    assert matched.assumed == ()
+    assert "davit_tiny" in matched.describe()
+    assert "config.json" not in matched.describe()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_florences_variant_is_refused_by_its_names(tmp_path, name):
         ({"stage_sizes": (2, 4, 2)}, "missing: params/merge_3/conv/bias"),
     ],
 )
-def test_another_depth_or_width_is_said(file, options, said):
+def test_a_model_of_another_depth_or_width_is_refused(file, options, said):
     with pytest.raises(ValueError, match=said):
         match(file, create(**options))
 
@@ -109,14 +109,14 @@ def test_a_davit_is_named_where_another_family_is_asked_for(file):
 
 
 def test_a_file_of_a_model_with_an_image_head_starts_a_classifier(tmp_path):
-    """It has nothing behind the last block; a file with a part of that is damaged."""
+    """It has nothing after the last block; a file with only some of that is damaged."""
     parts = ("head.norm.weight", "head.norm.bias", "head.fc.weight", "head.fc.bias")
     file = sources.save_timm(tmp_path / "blocks", "davit", **dict.fromkeys(parts))
     model = create()
-    found = weights.match(file, model, sources.shapes(model, 32, 32, 3), head="fresh")
+    matched = weights.match(file, model, sources.shapes(model, 32, 32, 3), head="fresh")
     said = "head fresh (none in the file → 7 classes, with fc_norm, which the file also lacks)"
-    assert said in found.describe()
-    assert not [name for name in dict(found.read()) if "fc_norm" in name]
+    assert said in matched.describe()
+    assert not [name for name in dict(matched.read()) if "fc_norm" in name]
     file = sources.save_timm(tmp_path / "damaged", "davit", **dict.fromkeys(parts[1:]))
     with pytest.raises(ValueError, match="1 missing: params/fc_norm/bias"):
         weights.match(file, model, sources.shapes(model, 32, 32, 3), head="fresh")

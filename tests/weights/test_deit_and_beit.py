@@ -13,8 +13,8 @@ NAMES = ("deit_distilled", "beit")
 
 
 def create(name, num_classes=7, **options):
-    base, own = timm.MODELS[name]
-    return models.create_model(base, num_classes=num_classes, **own | options)
+    base, defaults = timm.MODELS[name]
+    return models.create_model(base, num_classes=num_classes, **defaults | options)
 
 
 def match(file, model, **options):
@@ -40,9 +40,9 @@ def test_logits(name, size, tmp_path):
         ("beit", "timm's BEiT; head kept (7 classes); relative positions 4×4 → 6×5"),
     ],
 )
-def test_what_was_resized_is_said_once(name, said, tmp_path):
-    found = match(sources.save_timm(tmp_path / "file", name), create(name, image_size=(48, 40)))
-    assert found.describe().endswith(said)
+def test_a_resizing_is_mentioned_once(name, said, tmp_path):
+    matched = match(sources.save_timm(tmp_path / "file", name), create(name, image_size=(48, 40)))
+    assert matched.describe().endswith(said)
 
 
 def test_both_prefix_tokens_keep_their_positions(tmp_path):
@@ -57,14 +57,14 @@ def test_both_heads_are_kept_or_fresh(tmp_path):
     file = sources.save_timm(tmp_path / "file", "deit_distilled")
 
     def heads(classes, head):
-        found = match(file, create("deit_distilled", classes), head=head)
-        return {path.split("/")[1] for path, _ in found.read() if "head" in path}
+        matched = match(file, create("deit_distilled", classes), head=head)
+        return {path.split("/")[1] for path, _ in matched.read() if "head" in path}
 
     assert heads(7, "keep") == {"head", "head_dist"}
     assert heads(7, "fresh") == heads(9, "auto") == set()
 
 
-def test_the_distillation_token_is_said_never_inferred(tmp_path):
+def test_the_distillation_token_is_never_inferred(tmp_path):
     with_token = sources.save_timm(tmp_path / "with", "deit_distilled")
     with pytest.raises(
         ValueError, match=r"3 unexpected: dist_token.*, head_dist.bias.*, head_dist.weight"
@@ -86,10 +86,10 @@ def test_a_beits_file_is_named_where_it_does_not_fit(tmp_path):
         match(file, sources.vit())
 
 
-def test_indices_beside_the_weights_are_left_alone(tmp_path):
+def test_indices_beside_the_weights_are_ignored(tmp_path):
     index = {"blocks.0.attn.relative_position_index": np.zeros((17, 17), np.int64)}
-    found = match(sources.save_timm(tmp_path / "file", "beit", **index), create("beit"))
-    assert len(list(found.read())) == len(sources.timm_state("beit"))
+    matched = match(sources.save_timm(tmp_path / "file", "beit", **index), create("beit"))
+    assert len(list(matched.read())) == len(sources.timm_state("beit"))
 
 
 def test_tables_of_no_square_grid_cannot_be_resized(tmp_path):

@@ -1,4 +1,4 @@
-"""What config.json beside a file, or its own metadata, say of its model."""
+"""What config.json beside a file, or its metadata, say about its model."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def describe(file, **said):
 
 @pytest.fixture
 def file(tmp_path):
-    """Of a model with three heads that reads its class token."""
+    """A ViT with three heads that reads its class token."""
     return sources.save_timm(tmp_path / "model.safetensors", "vit_token")
 
 
@@ -47,13 +47,13 @@ def file(tmp_path):
         ({"architecture": "vit_base_patch16_gap_224", "model_args": SIZES}, "num_heads=16"),
     ],
 )
-def test_what_no_shape_tells_has_to_be_the_same(file, said, message):
+def test_stated_options_that_no_shape_shows_must_agree(file, said, message):
     describe(file, **said)
     with pytest.raises(ValueError, match=f"has {message}, the model"):
         match(file, sources.vit())
 
 
-def test_arguments_go_before_names_and_the_name_is_told(file):
+def test_arguments_override_the_named_architecture_which_is_reported(file):
     describe(
         file,
         architecture="vit_base_patch16_224",
@@ -84,7 +84,7 @@ def test_arguments_go_before_names_and_the_name_is_told(file):
     ],
 )
 def test_another_function_with_the_same_arrays_is_refused(tmp_path, said, message):
-    """timm's ResNets with antialiasing have no array more than others."""
+    """timm's ResNets with antialiasing have the same arrays as others."""
     file = sources.save_timm(tmp_path / "model.safetensors", "resnet_basic")
     describe(file, **said)
     with pytest.raises(
@@ -134,17 +134,17 @@ def test_another_function_of_a_vit_is_refused(file, said, message):
         ({"model_type": "bert"}, r"bert \(transformers\)"),
     ],
 )
-def test_what_is_said_of_another_architecture_is_ignored_and_it_is_said(file, said, why):
-    """Its ways of pooling and preprocessing, too: a ResNet's config beside a ViT was believed."""
+def test_a_description_of_another_architecture_is_ignored_with_a_note(file, said, why):
+    """Its pooling and preprocessing, too: a ResNet's config beside a ViT was once believed."""
     section = {"mean": [0.1], "std": [0.2]}
     describe(file, global_pool="max", pretrained_cfg=section, **said)
-    found = match(file, sources.vit())
+    matched = match(file, sources.vit())
     assert re.search(
         rf"; config\.json beside the file describes {why}, which does not have these arrays: ign",
-        found.describe(),
+        matched.describe(),
     )
-    assert (found.preprocessing, found.file.title) == (None, "safetensors")
-    assert found.assumed[0] == "pooling='token'"
+    assert (matched.preprocessing, matched.file.title) == (None, "safetensors")
+    assert matched.assumed[0] == "pooling='token'"
 
 
 @pytest.mark.parametrize(
@@ -159,14 +159,14 @@ def test_what_is_said_of_another_architecture_is_ignored_and_it_is_said(file, sa
         ({"model_type": "vit", "hidden_size": 768}, "dim=768, and these arrays 36"),
     ],
 )
-def test_a_model_of_other_sizes_vouches_for_nothing_and_is_still_asked(file, said, why):
-    """timm does not save sizes that `create_model` was given: the file may be its own."""
+def test_a_description_of_other_sizes_confirms_nothing_but_must_agree(file, said, why):
+    """timm does not save the sizes passed to `create_model`: it may describe the file."""
     describe(file, **said)
-    found = match(file, sources.vit())
-    assert f"which has {why}: it may describe another file" in found.describe()
-    assert "num_heads=3" in found.assumed  # and not as many as by that name
-    assert "activation='gelu' (exact)" in found.assumed
-    if "model_type" in said:  # of transformers, which have another word for it
+    matched = match(file, sources.vit())
+    assert f"which has {why}: it may describe another file" in matched.describe()
+    assert "num_heads=3" in matched.assumed  # not the number for that name
+    assert "activation='gelu' (exact)" in matched.assumed
+    if "model_type" in said:  # from transformers, which calls pooling otherwise
         return
     describe(file, global_pool="avg", **said)
     with pytest.raises(ValueError, match="has pooling='mean', the model 'token'"):
@@ -195,12 +195,12 @@ def test_a_model_of_other_sizes_vouches_for_nothing_and_is_still_asked(file, sai
         ),
     ],
 )
-def test_what_nothing_shows_is_listed(file, said, assumed):
+def test_assumptions_that_nothing_confirms_are_listed(file, said, assumed):
     describe(file, **said)
-    found = match(file, sources.vit())
-    assert len(found.assumed) == len(assumed)
-    assert all(map(str.startswith, found.assumed, assumed))
-    sentence = found.describe_assumed()
+    matched = match(file, sources.vit())
+    assert len(matched.assumed) == len(assumed)
+    assert all(map(str.startswith, matched.assumed, assumed))
+    sentence = matched.describe_assumed()
     assert sentence.startswith("assumed, because neither the arrays nor a d" if assumed else "")
     assert bool(sentence) == bool(assumed)
 
@@ -220,10 +220,10 @@ def test_small_epsilons_other_classes_and_unknown_arguments_are_noted(file):
     assert r"also says wave_\x1b[2J='large', which was not checked" in notes
 
 
-def test_what_a_fresh_head_reads_is_not_assumed(file):
+def test_no_pooling_is_assumed_for_a_fresh_head(file):
     model = sources.vit(9)
-    found = weights.match(file, model, sources.shapes(model), head="auto")
-    assert found.assumed[0] == "activation='gelu' (exact)"
+    matched = weights.match(file, model, sources.shapes(model), head="auto")
+    assert matched.assumed[0] == "activation='gelu' (exact)"
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_what_a_fresh_head_reads_is_not_assumed(file):
 )
 def test_other_families_assume_other_things(tmp_path, name, model, assumed):
     file = sources.save_timm(tmp_path / "model.safetensors", name)
-    found = weights.match(file, model, sources.shapes(model, 32, 32, 3))
-    assert len(found.assumed) == len(assumed)
-    assert all(map(str.startswith, found.assumed, assumed))
+    matched = weights.match(file, model, sources.shapes(model, 32, 32, 3))
+    assert len(matched.assumed) == len(assumed)
+    assert all(map(str.startswith, matched.assumed, assumed))
 
 
 def test_convits_read_their_class_token(tmp_path):
@@ -258,7 +258,7 @@ def test_convits_read_their_class_token(tmp_path):
 
 
 def test_each_family_has_one_activation(file):
-    """GELU here, and ReLU of ResNets."""
+    """GELU here, and ReLU in ResNets."""
     describe(file, model_args={"act_layer": "gelu"})
     match(file, sources.vit())
     describe(file, model_args={"act_layer": "relu"})
@@ -267,7 +267,7 @@ def test_each_family_has_one_activation(file):
 
 
 @pytest.mark.parametrize("name", ["resnet50.tv_in1k", "resnet18.a1_in1k", "gluon_resnet50_v1b"])
-def test_other_trainings_are_the_same_function(tmp_path, name):
+def test_weights_from_other_trainings_are_accepted(tmp_path, name):
     file = sources.save_timm(tmp_path / "model.safetensors", "resnet_basic")
     sizes = {"layers": [2, 1, 1], "block": "basic"}
     arguments = sizes | {"act_layer": "relu"}
@@ -283,10 +283,10 @@ def test_other_trainings_are_the_same_function(tmp_path, name):
         {"model_args": {"img_size": [8, None]}},
     ],
 )
-def test_what_is_not_understood_is_left(file, said):
+def test_malformed_descriptions_are_ignored(file, said):
     describe(file, **said)
-    opened = open_named(file).file
-    assert (opened.title, opened.options) == ("safetensors", {})
+    array_file = open_named(file).file
+    assert (array_file.title, array_file.options) == ("safetensors", {})
 
 
 @pytest.mark.parametrize(
@@ -296,26 +296,26 @@ def test_what_is_not_understood_is_left(file, said):
         ({"pretrained_cfg": {"input_size": [3, 8, 8]}, "model_args": {"img_size": 96}}, (96, 96)),
     ],
 )
-def test_the_size_of_images(file, said, sides):
+def test_stated_image_sizes_are_read(file, said, sides):
     describe(file, architecture="vit_other", **said)
     assert open_named(file).options == {"image_size": sides}
 
 
-def test_the_files_own_metadata_go_before(file):
-    """As a file of `launch.export` may lie beside another's config.json."""
+def test_the_files_metadata_override_config_json(file):
+    """A file from `launch.export` may lie beside another's config.json."""
     describe(file, architecture="resnetblur18", global_pool="max")
     state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
     arguments = json.dumps(SIZES | {"global_pool": "avg"})
-    own = {"timm.model": "vit_tiny_patch16_224", "timm.arguments": arguments}
-    save_file(state, file, metadata=own)
+    metadata = {"timm.model": "vit_tiny_patch16_224", "timm.arguments": arguments}
+    save_file(state, file, metadata=metadata)
     assert open_named(file).options == {"pooling": "mean", "num_heads": 3}
-    save_file(state, file, metadata=own | {"pnoise_jax.model": '{"num_heads": 9}'})
+    save_file(state, file, metadata=metadata | {"pnoise_jax.model": '{"num_heads": 9}'})
     assert open_named(file).options == {"num_heads": 9}
 
 
 @pytest.mark.parametrize("said", [{"model_args": {"num_heads": 3}}, {"global_pool": "token"}])
-def test_models_are_made_only_for_a_name(file, monkeypatch, said):
-    """All of them, to know their heads."""
+def test_models_are_created_only_to_look_up_a_name(file, monkeypatch, said):
+    """All of them are, for their heads."""
     monkeypatch.setattr(stated_options, "_models_by_timms_name", pytest.fail)
     describe(file, **said)
     match(file, sources.vit())
@@ -340,9 +340,9 @@ def test_class_names_as_others_write_them(tmp_path, said, note):
     file = tmp_path / "model.safetensors"
     save_file(weights.timm_state(flat), file)
     describe(file, **said)
-    found = weights.match(file, model, sources.shapes(model), class_names=("a", "b"))
-    assert note in found.describe()
-    bias = dict(found.read())["params/head/bias"]
+    matched = weights.match(file, model, sources.shapes(model), class_names=("a", "b"))
+    assert note in matched.describe()
+    bias = dict(matched.read())["params/head/bias"]
     np.testing.assert_array_equal(bias, [2, 1] if "order" in note else [1, 2])
 
 
@@ -354,7 +354,7 @@ def test_class_names_as_others_write_them(tmp_path, said, note):
         ("[" * 100_000, "is not valid"),
     ],
 )
-def test_a_description_that_cannot_be_read_is_told(file, content, why):
+def test_an_unreadable_description_is_mentioned(file, content, why):
     (file.parent / "config.json").write_text(content)
     assert f"config.json beside the file {why}" in match(file, sources.vit()).describe()
 
@@ -366,13 +366,13 @@ def test_a_description_that_cannot_be_read_is_told(file, content, why):
         ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, "has a GELU by a sigmoid"),
     ],
 )
-def test_what_is_said_otherwise_is_compared(file, said, message):
+def test_options_in_other_words_are_compared(file, said, message):
     describe(file, **said)
     with pytest.raises(ValueError, match=message):
         match(file, sources.vit())
 
 
-def test_what_is_said_of_heads_in_words_vouches_for_nothing(file):
+def test_a_number_of_heads_as_text_confirms_nothing(file):
     describe(file, model_type="vit", num_attention_heads="12")
     assert "num_heads=3" in match(file, sources.vit()).describe_assumed()
 

@@ -1,4 +1,4 @@
-"""Weights in timm's names: the way back of what is imported, and timm's own state dicts."""
+"""Weights in timm's names: the inverse of the import, and timm's own state dicts."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from tests.models.drawing import draw_variables
 
 
 @pytest.mark.parametrize("name", timm.MODELS)
-def test_the_way_back_is_exact(name):
+def test_export_inverts_import_exactly(name):
     """Every array of every family, by name and bit for bit."""
     state = timm.below(timm.load(name), "state/")
     variables = traverse_util.flatten_dict(timm.flax_variables(state), sep="/")
@@ -24,7 +24,7 @@ def test_the_way_back_is_exact(name):
         assert exported[key].flags.c_contiguous
 
 
-def test_arrays_of_no_family():
+def test_arrays_of_no_known_family_are_refused():
     with pytest.raises(ValueError, match="these 1 arrays belong to none of the families that have"):
         weights.timm_state({"params/dense/kernel": np.ones((2, 2), "f4")})
 
@@ -163,21 +163,21 @@ MEAN = {"class_token": False, "global_pool": "avg", "fc_norm": False}
         ("resnet18", {"stem": "small"}, None),
     ],
 )
-def test_what_timm_calls_it(name, options, expected):
+def test_timms_name_and_arguments_for_a_model(name, options, expected):
     model = models.create_model(name, num_classes=10, **options)
-    found = weights.timm_reference(name, model, channels=3)
+    reference = weights.timm_reference(name, model, channels=3)
     if expected is not None:
         expected = (expected[0], {"num_classes": 10} | expected[1])
-    assert found == expected
+    assert reference == expected
 
 
-def test_grey_images_are_said():
+def test_grey_images_become_in_chans():
     model = models.create_model("beit_b_16")
     _, arguments = weights.timm_reference("beit_b_16", model, channels=1)
     assert arguments == {"num_classes": 1000, "in_chans": 1}
 
 
-def test_timm_rounds_hidden_features_to_the_same():
+def test_timm_rounds_mlp_ratio_to_the_same_mlp_dim():
     for dim in (44, 192, 432, 768):
         for mlp_dim in range(16, 4 * dim, 16):
             model = models.create_model("vit_s_16", dim=dim, num_heads=4, mlp_dim=mlp_dim)

@@ -1,4 +1,4 @@
-"""Formats by content, and files that are none."""
+"""Formats by content, and files without weights."""
 
 import ast
 import json
@@ -30,12 +30,12 @@ def test_the_suffix_does_not_matter(tmp_path):
     assert match(file).file.format is Format.SAFETENSORS
     model = sources.vit(dim=24, depth=2, mlp_dim=48)
     (tmp_path / "weights.bin").write_bytes((sources.GOLDEN / "augreg.npz").read_bytes())
-    found = weights.match(tmp_path / "weights.bin", model, sources.shapes(model))
-    assert found.file.format is Format.NPZ
+    matched = weights.match(tmp_path / "weights.bin", model, sources.shapes(model))
+    assert matched.file.format is Format.NPZ
 
 
 @pytest.mark.parametrize("more", range(1, 129, 8))
-def test_the_header_of_a_safetensors_file_may_begin_as_a_pickle(tmp_path, more):
+def test_the_header_of_a_safetensors_file_may_begin_like_a_pickle(tmp_path, more):
     """One of these has a length whose lowest byte is 0x80."""
     state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
     save_file(state, tmp_path / "file", metadata={"note": "x" * more})
@@ -75,7 +75,7 @@ class Explosive:
 
 
 def shard(directory):
-    """A model in two files, as the hub has large ones; the path of their index."""
+    """Saves a model in two files, as on the hub; returns the path of their index."""
     state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
     names = {k: f"model-0000{1 + k.startswith('blocks.')}-of-00002.safetensors" for k in state}
     for name in set(names.values()):
@@ -115,13 +115,13 @@ def test_files_of_the_same_size_are_told_apart_by_their_content(tmp_path, kind, 
     """They are larger than any JSON file that is read."""
     monkeypatch.setattr(json_files, "MAX_BYTES", 100)
     if kind == "npz":
-        one = shutil.copy(sources.GOLDEN / "augreg.npz", tmp_path / "one")
+        original = shutil.copy(sources.GOLDEN / "augreg.npz", tmp_path / "one")
     else:
-        one = sources.save_timm(tmp_path / "one", "vit_token")
-    other = shutil.copy(one, tmp_path / "other")
-    assert weights.fingerprint(one) == weights.fingerprint(other)
-    flip_last_byte(other)
-    assert weights.fingerprint(one) != weights.fingerprint(other)
+        original = sources.save_timm(tmp_path / "one", "vit_token")
+    copy = shutil.copy(original, tmp_path / "other")
+    assert weights.fingerprint(original) == weights.fingerprint(copy)
+    flip_last_byte(copy)
+    assert weights.fingerprint(original) != weights.fingerprint(copy)
 
 
 def test_what_has_no_fingerprint_is_named(tmp_path):
@@ -159,19 +159,19 @@ def flip_last_byte(file):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab", "run `git lfs pull`"),
     ],
 )
-def test_what_is_no_file_of_weights(tmp_path, content, message):
+def test_files_that_are_not_weights_are_refused(tmp_path, content, message):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         match(tmp_path / "file")
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"weights='.*none' does not exist"):
         match(tmp_path / "none")
 
 
 def test_a_file_is_read_array_by_array(tmp_path):
-    """What is mapped would all count as the host's memory."""
+    """A mapped file would count as the host's memory."""
     file = sources.save_timm(tmp_path / "file", "vit_token")
     maps = Path("/proc/self/maps")
     if not maps.exists():
@@ -207,21 +207,21 @@ def test_other_floats_become_float32(tmp_path, dtype):
 
 
 def test_bfloat16_in_an_npz(tmp_path):
-    """numpy knows no bfloat16 and saves two bytes of anything."""
+    """numpy has no bfloat16 and saves it as any two bytes."""
     augreg = sources.arrays(sources.GOLDEN / "augreg.npz")
     np.savez(tmp_path / "file", **{k: x.astype(jnp.bfloat16) for k, x in augreg.items()})
     model = sources.vit(dim=24, depth=2, mlp_dim=48)
-    found = weights.match(tmp_path / "file.npz", model, sources.shapes(model))
-    assert "40 of 40 arrays are stored as bfloat16" in found.describe()
-    bias = dict(found.read())["params/head/bias"]
+    matched = weights.match(tmp_path / "file.npz", model, sources.shapes(model))
+    assert "40 of 40 arrays are stored as bfloat16" in matched.describe()
+    bias = dict(matched.read())["params/head/bias"]
     np.testing.assert_allclose(bias, augreg["head/bias"], rtol=0.01)
-    pairs = np.zeros(7, [("a", "i1"), ("b", "i1")])  # of two bytes, too
+    pairs = np.zeros(7, [("a", "i1"), ("b", "i1")])  # two bytes, too
     np.savez(tmp_path / "pairs", **augreg | {"head/bias": pairs})
     with pytest.raises(ValueError, match=r"head/bias \(void16\)"):
         weights.match(tmp_path / "pairs.npz", model, sources.shapes(model))
 
 
-def test_names_in_a_wrapper_and_no_path(tmp_path):
+def test_names_in_a_wrapper_and_an_empty_path(tmp_path):
     state = sources.timm_state("vit_token")
     save_file({f"module.{k}": np.ascontiguousarray(x) for k, x in state.items()}, tmp_path / "file")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Runs that start from weights: what they start with, freeze, resume, and need no more."""
+"""Runs that start from weights: what they load and freeze, and resuming without the file."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.long
 
 MESH = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
 
-# All that a training can have, at once.
+# Most features of training, at once.
 EVERYTHING = {
     "model.remat": True,
     "model.dropout": 0.1,
@@ -45,7 +45,7 @@ EVERYTHING = {
 
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory):
-    """Of a ViT for images of 16 pixels."""
+    """A ViT for images of 16 pixels."""
     file = tmp_path_factory.mktemp("weights") / "vit.safetensors"
     sources.save_random_vit(file, dim=16, depth=1, patch_size=4, grid=4)
     return file
@@ -78,14 +78,14 @@ def test_what_is_frozen_stays_and_the_rest_moves(straight, weights_file):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         assert (x == file[name]).all() == name.startswith(patterns), name
         assert np.abs(x - file[name]).max() < 0.05, name  # 12 small steps from the file's
-    remembered = {x.shape for x in jax.tree.leaves(state.opt_state)}
-    assert (4, 4, 1, 16) not in remembered  # no memory of the patches' kernel
-    assert (1, 5, 16) in remembered  # but of the positions
+    moments = {x.shape for x in jax.tree.leaves(state.opt_state)}
+    assert (4, 4, 1, 16) not in moments  # none for the patches' kernel
+    assert (1, 5, 16) in moments  # but for the positions
     assert {row["n"] for row in rows} == {200}
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_going_on_is_bitwise_the_same_and_needs_no_weights(straight, data_dir, tmp_path, moved):
+def test_resuming_is_bitwise_the_same_and_needs_no_weights(straight, data_dir, tmp_path, moved):
     config, directory, rows = straight
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
     if not moved:
@@ -97,7 +97,7 @@ def test_going_on_is_bitwise_the_same_and_needs_no_weights(straight, data_dir, t
 
 
 def test_other_weights_are_another_run(straight, data_dir, weights_file, tmp_path):
-    """By their content, where the path leads somewhere."""
+    """Compared by content, if the path exists."""
     _, directory, _ = straight
     run_config.check(directory, config_of(data_dir, shutil.copy(weights_file, tmp_path / "copy")))
     sources.save_random_vit(tmp_path / weights_file.name, dim=16, depth=1, patch_size=4, grid=5)
@@ -108,7 +108,7 @@ def test_other_weights_are_another_run(straight, data_dir, weights_file, tmp_pat
     (moved / "weights.json").write_text(json.dumps(note | {"fingerprint": "another"}))
     with pytest.raises(ValueError, match=f"'{weights_file} with other content' there"):
         run_config.check(moved, config_of(data_dir, weights_file))
-    (moved / "weights.json").unlink()  # its path decides
+    (moved / "weights.json").unlink()  # then the path decides
     run_config.check(moved, config_of(data_dir, weights_file))
     with pytest.raises(ValueError, match="weights: "):
         run_config.check(moved, config_of(data_dir, tmp_path / "copy"))
@@ -143,7 +143,7 @@ def start(config):
     return experiment, program, program.create(jax.random.key(0))
 
 
-def test_the_average_of_a_run_is_what_another_starts_from(straight, data_dir):
+def test_a_run_can_start_from_the_average_of_another(straight, data_dir):
     config, directory, _ = straight
     averaged = final_state(config, directory).ema["params"]
     experiment, _, state = start(config_of(data_dir, directory))
@@ -163,8 +163,8 @@ def test_the_average_of_a_run_is_what_another_starts_from(straight, data_dir):
         training.build(config_of(data_dir, older, **{"model.num_heads": 4})).match_weights()
 
 
-def test_a_damaged_checkpoint_is_not_taken(straight, data_dir, tmp_path, monkeypatch):
-    """It is found when it is read, which is group by group: the whole is never held."""
+def test_a_damaged_checkpoint_is_refused(straight, data_dir, tmp_path, monkeypatch):
+    """Damage is found during reading, which is group by group to save memory."""
     _, directory, _ = straight
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
     arrays = tmp_path / "checkpoints" / "12" / "arrays" / "metadata"
@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_not_taken(straight, data_dir, tmp_path, monkeyp
         start(config)
     monkeypatch.setattr(run_weights, "_AT_ONCE", 1000)  # bytes
     reading = training.build(config).match_weights().read()
-    before = [next(reading) for _ in range(19)]  # by their names the only one before is not
+    before = [next(reading) for _ in range(19)]  # the damaged one has the last name
     assert len(dict(before)) == 19
     with pytest.raises(ValueError, match=damaged):
         next(reading)
@@ -187,7 +187,7 @@ def test_a_damaged_checkpoint_is_not_taken(straight, data_dir, tmp_path, monkeyp
         training.build(config).match_weights()
 
 
-def test_a_run_is_known_by_its_newest_checkpoint_wherever_one_stands(straight, monkeypatch):
+def test_a_run_is_its_newest_checkpoint_from_any_directory(straight, monkeypatch):
     _, directory, _ = straight
     checkpoints = directory / "checkpoints"
     assert weights.fingerprint(directory) == weights.fingerprint(checkpoints / "12")
@@ -198,7 +198,7 @@ def test_a_run_is_known_by_its_newest_checkpoint_wherever_one_stands(straight, m
 
 
 def test_runs_train_together(data_dir, weights_file):
-    """They start alike but for what is fresh, and what is frozen stays."""
+    """They start alike but for fresh heads, and frozen arrays stay."""
     plain = {"accumulate": 1, "model.remat": False, "dtype": "float32", "model.dropout": 0.0}
     changes = plain | {"ema_decay": None, "weights_head": "fresh"}
     configs = [config_of(data_dir, weights_file, **changes, seed=seed) for seed in (0, 1)]
@@ -218,7 +218,7 @@ def test_runs_train_together(data_dir, weights_file):
 
 
 def test_frozen_batch_norms_keep_their_statistics(data_dir, tmp_path):
-    """And those of a run of ours are where another starts."""
+    """Another run can start from those."""
     config = small_config(data_dir, **{"noise.preset": "paper_resnet", "noise.train": False})
     config.model = training.model_config("resnet18", stage_sizes=(1,), width=8, stem="small")
     config.optimizer.update(name="sgd", learning_rate=1.0, momentum=0.0, weight_decay=0.0)
@@ -231,7 +231,7 @@ def test_frozen_batch_norms_keep_their_statistics(data_dir, tmp_path):
         after, metrics = next(advance(program, state, batches, program.constants(experiment)))
     chex.assert_trees_all_equal(after.params["bn1"], before.params["bn1"])
     chex.assert_trees_all_equal(after.batch_stats["bn1"], before.batch_stats["bn1"])
-    trained = [of.batch_stats["stage1_block1"]["bn2"]["mean"] for of in (before, after)]
+    trained = [each.batch_stats["stage1_block1"]["bn2"]["mean"] for each in (before, after)]
     assert (trained[0] != trained[1]).all()
     change = jax.tree.map(jnp.subtract, after.params, before.params)  # minus the gradient
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(change)), rel=1e-4)
@@ -246,7 +246,7 @@ def test_frozen_batch_norms_keep_their_statistics(data_dir, tmp_path):
 
 
 def test_what_is_frozen_costs_no_gradient(data_dir):
-    """It is not even written down."""
+    """The program does not contain it."""
 
     def flops(*freeze):
         changes = {"accumulate": 2, "model.depth": 4, "optimizer.freeze": freeze}

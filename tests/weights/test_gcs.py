@@ -1,4 +1,4 @@
-"""Weights in a bucket of Google Cloud Storage, of which an emulator runs here."""
+"""Weights in a bucket of Google Cloud Storage, served by an emulator."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def running(tmp_path_factory):
 
 @pytest.fixture
 def cache(running):
-    """Empty; and this process has asked for nothing."""
+    """Empty; this process has downloaded nothing."""
     shutil.rmtree(running[1], ignore_errors=True)
     gcs._download.cache_clear()
     yield running[1]
@@ -50,7 +50,7 @@ def cache(running):
 
 @pytest.fixture
 def bucket(running, cache):
-    """Without faults, and without the weights."""
+    """Has no faults and no weights."""
     bucket, _ = running
     bucket.reset()
     for name in ("vit/model.safetensors", "vit/config.json"):
@@ -69,7 +69,7 @@ def match(path, **options):
     return weights.match(path, sources.vit(), sources.shapes(sources.vit()), **options)
 
 
-def in_new_process(path):
+def match_in_new_process(path):
     gcs._download.cache_clear()
     return match(path)
 
@@ -97,17 +97,17 @@ def test_weights_are_downloaded_described_and_pinned(bucket, content):
 def test_what_is_in_the_cache_is_not_downloaded_again_unless_it_is_damaged(bucket, content, cache):
     bucket.put("vit/model.safetensors", content)
     match(URL)
-    in_new_process(URL)
+    match_in_new_process(URL)
     assert len(bucket.requests) == 1
     (file,) = (path for path in cache.rglob("*") if path.is_file())
     for damaged in (content[:-1], bytes([content[0] ^ 1]) + content[1:]):
         file.write_bytes(damaged)
-        in_new_process(URL)
+        match_in_new_process(URL)
         assert file.read_bytes() == content
     assert len(bucket.requests) == 3
 
 
-def test_an_object_that_is_replaced_is_so_for_the_next_process(bucket, content, tmp_path):
+def test_a_replaced_object_is_seen_by_the_next_process(bucket, content, tmp_path):
     first = bucket.put("vit/model.safetensors", content)
     before, digest = match(URL), weights.fingerprint(URL)
     changed = {"head.bias": np.ones(7, "f4")}
@@ -115,7 +115,7 @@ def test_an_object_that_is_replaced_is_so_for_the_next_process(bucket, content, 
     second = bucket.put("vit/model.safetensors", other)
     assert match(URL).name == before.name == f"{URL}#{first}"
     assert weights.fingerprint(URL) == digest
-    assert in_new_process(URL).name == f"{URL}#{second}"
+    assert match_in_new_process(URL).name == f"{URL}#{second}"
     assert weights.fingerprint(URL) != digest
     message = rf"^weights='{URL}#{first}': the object no longer has generation {first}: leave it"
     with pytest.raises(ValueError, match=message):
@@ -127,15 +127,15 @@ def test_a_description_that_is_gone_describes_nothing(bucket, content):
     bucket.put("vit/config.json", b'{"architecture": "vit_other"}')
     assert "described as vit_other" in match(URL).describe()
     bucket.delete("vit/config.json")
-    assert "described" not in in_new_process(URL).describe()
+    assert "described" not in match_in_new_process(URL).describe()
 
 
-def test_names_that_urls_write_otherwise(bucket, content):
+def test_names_that_urls_must_escape(bucket, content):
     bucket.put("a b?/ü%2F#x.safetensors", content)
     match("gs://bucket/a b?/ü%2F#x.safetensors")
 
 
-def test_a_line_that_breaks_once_is_taken_up_again(bucket, content):
+def test_a_download_that_breaks_once_is_repeated(bucket, content):
     def cut_once(sent):
         bucket.fault = bytes
         return sent[: len(sent) // 2]
@@ -153,7 +153,7 @@ def test_a_line_that_breaks_once_is_taken_up_again(bucket, content):
         (lambda sent: sent[:-1] + bytes([sent[-1] ^ 1]), "Checksum mismatch while downloading"),
     ],
 )
-def test_what_does_not_arrive_whole_is_not_kept(bucket, content, cache, fault, said):
+def test_incomplete_and_corrupt_downloads_are_not_kept(bucket, content, cache, fault, said):
     bucket.put("vit/model.safetensors", content)
     bucket.fault = fault
     message = rf"^weights='{URL}' cannot be downloaded \(.*{said}.*\): check the conn.*storage cp`"
@@ -191,13 +191,13 @@ def test_an_object_that_changes_while_it_is_downloaded(bucket, content, cache, d
         ("gs://bucket/vit.safetensors.index.json", "is the index of several files, .* copy all"),
     ],
 )
-def test_what_is_not_there_or_not_one_file(bucket, content, url, said):
+def test_urls_that_are_not_an_object(bucket, content, url, said):
     bucket.put("vit/model.safetensors", content)
     with pytest.raises(ValueError, match=rf"(?s)^weights={url!r}:? {said}".replace("\\x", "\\\\x")):
         match(url)
 
 
-def test_what_may_not_be_read(bucket):
+def test_denied_access_names_what_to_set(bucket):
     advice = r"\): run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS"
     for status, reason in ((401, "there are none"), (403, "403 .*no access")):
         bucket.refusal = lambda _, status=status: status
@@ -208,14 +208,14 @@ def test_what_may_not_be_read(bucket):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_who_may_not_list_objects_is_refused_those_that_are_not_there(bucket, content, status):
+def test_a_denied_config_json_counts_as_missing(bucket, content, status):
     bucket.put("vit/model.safetensors", content)
     bucket.refusal = lambda path: status if "config.json" in path else None
     assert "described" not in match(URL).describe()
 
 
-def test_without_credentials_what_everybody_may_read_is_read(bucket, content, monkeypatch):
-    """With the emulator's address the client asks for none, so it is told the address later."""
+def test_public_objects_are_read_without_credentials(bucket, content, monkeypatch):
+    """With the emulator's address the client needs no credentials, so it is set later."""
     address = os.environ["STORAGE_EMULATOR_HOST"]
     for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
         monkeypatch.delenv(name, raising=False)
@@ -256,7 +256,7 @@ def test_a_cache_that_cannot_be_written(bucket, content, monkeypatch):
         match(URL)
 
 
-def test_a_file_that_there_is_no_room_for(bucket, content, cache):
+def test_a_download_that_does_not_fit_on_the_disk(bucket, content, cache):
     bucket.put("vit/model.safetensors", content)
     limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -272,7 +272,7 @@ def test_a_file_that_there_is_no_room_for(bucket, content, cache):
     assert kept(cache) == []
 
 
-def test_without_the_extra_the_command_that_installs_it_is_told(cache, monkeypatch):
+def test_missing_library_error_tells_how_to_install_it(cache, monkeypatch):
     for name in ("google.cloud.storage", "google.auth"):
         monkeypatch.setitem(sys.modules, name, None)
     for call in (match, weights.fingerprint):
@@ -294,4 +294,4 @@ def test_a_run_notes_the_generation_that_it_starts_from(bucket, data_dir, tmp_pa
     bucket.delete("vit/model.safetensors")
     gcs._download.cache_clear()
     config.steps = 1
-    training.train(config, tmp_path / "run")  # goes on, without the bucket
+    training.train(config, tmp_path / "run")  # resumes without the object

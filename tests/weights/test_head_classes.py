@@ -1,4 +1,4 @@
-"""The classes of a file's head and of the data: what is said where names cannot be compared."""
+"""The classes of a file's head and of the data: the note if names cannot be compared."""
 
 import types
 
@@ -21,7 +21,7 @@ NAMES, NUMBERS = ("ant", "bee", "cat"), ("0", "1", "2")
         (None, None, ""),
     ],
 )
-def test_what_is_compared_by_number_is_said(file, model, said):
+def test_a_note_says_why_classes_are_compared_by_number(file, model, said):
     classes = HeadClasses(types.SimpleNamespace(class_names=file, path="weights"), model)
     order, note = classes.order(3)
     assert order is None

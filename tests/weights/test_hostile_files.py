@@ -1,4 +1,4 @@
-"""Files made to do harm: to hang, to fill the memory, to run code, to paint a terminal."""
+"""Files made to do harm: to hang, to fill the memory, to run code, to control a terminal."""
 
 import io
 import json
@@ -21,7 +21,7 @@ INDEX = "model.safetensors.index.json"
 
 
 class Command:
-    """What a pickle would run."""
+    """Unpickling runs a command."""
 
     def __reduce__(self):
         return os.system, ("echo harm",)
@@ -184,7 +184,7 @@ def test_a_hostile_index_is_refused_by_name(tmp_path, case):
         match(tmp_path / INDEX)
 
 
-def test_an_index_that_is_none(tmp_path):
+def test_a_malformed_index_is_refused(tmp_path):
     (tmp_path / INDEX).write_bytes(index_of(["a"]))
     with pytest.raises(ValueError, match="is neither an npz nor a safetensors file"):
         match(tmp_path / INDEX)
@@ -248,7 +248,7 @@ SPECIAL = [
 
 
 @pytest.mark.parametrize(("make", "kind"), SPECIAL)
-def test_what_is_no_file_is_named_before_it_is_opened(tmp_path, make, kind):
+def test_special_files_are_refused_before_they_are_opened(tmp_path, make, kind):
     make(tmp_path / "file.safetensors")
     for call in (match, weights.fingerprint):
         with pytest.raises(ValueError, match=rf"file\.safetensors' is {kind}, not a file: give"):
@@ -256,7 +256,7 @@ def test_what_is_no_file_is_named_before_it_is_opened(tmp_path, make, kind):
 
 
 @pytest.mark.parametrize(("make", "kind"), SPECIAL)
-def test_what_lies_beside_a_file_is_no_file(tmp_path, make, kind):
+def test_a_special_file_as_config_json_is_refused(tmp_path, make, kind):
     file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
     make(tmp_path / "config.json")
     with pytest.raises(ValueError, match=rf"config\.json beside it, which is {kind}, not a file"):
@@ -264,7 +264,7 @@ def test_what_lies_beside_a_file_is_no_file(tmp_path, make, kind):
 
 
 @pytest.mark.parametrize(("make", "kind"), SPECIAL)
-def test_parts_of_a_run_that_are_no_files(tmp_path, make, kind):
+def test_special_files_in_a_run_are_refused(tmp_path, make, kind):
     checkpoint = tmp_path / "run" / "checkpoints" / "12"
     (checkpoint / "state").mkdir(parents=True)
     (checkpoint / "arrays").mkdir()
@@ -273,7 +273,7 @@ def test_parts_of_a_run_that_are_no_files(tmp_path, make, kind):
         match(tmp_path / "run")
 
 
-def test_a_config_without_end_beside_a_file(tmp_path):
+def test_a_huge_config_json_is_refused(tmp_path):
     file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
     with (tmp_path / "config.json").open("wb") as stream:
         stream.truncate(2**30)
@@ -291,8 +291,8 @@ def test_a_table_of_windows_larger_than_any_image():
     assert not resize.have_one_window_size([(2**29, 2**29), (2**28, 2**28)])
 
 
-def test_a_header_is_read_no_further_than_a_header_goes(tmp_path, monkeypatch):
-    """A member that says it is small, and would be four gigabytes of header."""
+def test_only_the_start_of_a_huge_header_is_read(tmp_path, monkeypatch):
+    """Of an array of one number, whose header has 4 MiB."""
     (tmp_path / "file").write_bytes(npz({"a.npy": header_of(1, version=(2, 0), pad=2**22)}))
     sizes = []
     read = zipfile.ZipExtFile.read
@@ -308,7 +308,7 @@ def test_a_header_is_read_no_further_than_a_header_goes(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_an_array_that_is_there_twice_and_an_endless_message(tmp_path):
+def test_duplicate_arrays_are_refused_and_messages_stay_short(tmp_path):
     with zipfile.ZipFile(tmp_path / "file", "w") as archive:
         for _ in range(2):
             archive.writestr("head/bias.npy", header_of(1) + b"\0" * 4)

@@ -1,4 +1,4 @@
-"""Weights by their id on the Hugging Face hub, of which a small one runs here."""
+"""Weights by their id on the Hugging Face hub, of which a small copy runs here."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def running(tmp_path_factory):
 
 @pytest.fixture
 def hub(running):
-    """Empty, as is the cache; a process has asked for nothing."""
+    """Empty, as is the cache; nothing was downloaded before."""
     hub, cache = running
     hub.__init__()
     shutil.rmtree(cache, ignore_errors=True)
@@ -47,7 +47,7 @@ def hub(running):
 
 @pytest.fixture
 def files(tmp_path):
-    """Of a repository as timm's are, with what is not to be downloaded."""
+    """A repository like timm's, with files that must not be downloaded."""
     file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
     config = {"architecture": "vit_other", "global_pool": "token", "pretrained_cfg": SECTION}
     return {
@@ -78,7 +78,7 @@ def test_weights_are_downloaded_described_and_pinned(hub, files):
     assert weights.resolved_id(ID) == f"{ID}@{commit}"
 
 
-def test_a_branch_that_moves_does_so_for_the_next_process(hub, files, tmp_path):
+def test_a_moved_branch_is_seen_by_the_next_process(hub, files, tmp_path):
     first = hub.commit("timm/vit_test.in1k", files)
     before, digest = match(ID), weights.fingerprint(ID)
     other = sources.save_timm(tmp_path / "other", "vit_token", **{"head.bias": np.ones(7, "f4")})
@@ -123,7 +123,7 @@ def test_a_model_in_shards(hub, files, tmp_path):
     np.testing.assert_array_equal(dict(match(ID).read())["params/head/bias"], state["head.bias"])
 
 
-def test_offline_an_id_stands_for_what_it_stood_for(hub, files, monkeypatch):
+def test_offline_an_id_means_the_commit_downloaded_before(hub, files, monkeypatch):
     commit = hub.commit("timm/vit_test.in1k", files)
     match(ID)
     hub_ids._download.cache_clear()
@@ -144,7 +144,7 @@ def test_only_safetensors_are_read(hub, files, left):
     assert not any("pytorch_model" in path for path in hub.requests)
 
 
-def test_what_the_hub_does_not_have_or_show(hub, files):
+def test_missing_and_gated_repositories(hub, files):
     hub.commit("timm/gated", files)
     hub.gated.add("timm/gated")
     for name in ("timm/none", "timm/gated"):
@@ -168,7 +168,7 @@ def test_what_the_hub_does_not_have_or_show(hub, files):
         "timm/a..b",
     ],
 )
-def test_what_is_not_an_id(running, name):
+def test_malformed_ids_are_refused(running, name):
     with pytest.raises(ValueError, match=r"is not an id: give hf_hub:OWNER/NAME, or .*@REVISION"):
         match(f"hf_hub:{name}")
 
@@ -180,7 +180,7 @@ def test_a_hub_that_cannot_be_reached(hub, files, monkeypatch):
         match(ID)
 
 
-def test_without_the_extra_the_command_that_installs_it_is_told(monkeypatch):
+def test_missing_library_error_tells_how_to_install_it(monkeypatch):
     hub_ids._download.cache_clear()
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for call in (match, weights.fingerprint):
@@ -190,7 +190,7 @@ def test_without_the_extra_the_command_that_installs_it_is_told(monkeypatch):
             call(ID)
 
 
-def test_a_file_of_that_name_goes_before(tmp_path, monkeypatch):
+def test_a_local_file_of_that_name_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkdir("hf_hub:timm")
     sources.save_timm(tmp_path / "hf_hub:timm" / "vit", "vit_token")
@@ -208,4 +208,4 @@ def test_a_run_notes_the_commit_that_it_starts_from(hub, data_dir, tmp_path, cap
     assert pinned in capsys.readouterr().out
     training.evaluate(config, tmp_path / "evaluated")
     assert pinned in json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())["weights"]
-    training.train(config, tmp_path / "run")  # goes on
+    training.train(config, tmp_path / "run")  # resumes

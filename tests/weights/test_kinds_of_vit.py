@@ -15,8 +15,8 @@ NAMES = ("vit_registers", "vit_all_tokens", "vit_pre_norm")
 
 
 def create(name, num_classes=7, **options):
-    base, own = timm.MODELS[name]
-    return models.create_model(base, num_classes=num_classes, **own | options)
+    base, defaults = timm.MODELS[name]
+    return models.create_model(base, num_classes=num_classes, **defaults | options)
 
 
 def save(tmp_path, name, **changed):
@@ -32,7 +32,7 @@ def describe(file, **said):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_out_and_in_again(name, tmp_path):
+def test_export_inverts_import(name, tmp_path):
     found = dict(match(save(tmp_path, name), create(name)).read())
     state = weights.timm_state(found)
     expected = sources.timm_state(name)
@@ -43,7 +43,7 @@ def test_weights_out_and_in_again(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["vit_registers", "vit_all_tokens"])
 def test_logits_at_another_resolution(name, tmp_path):
-    """Only the positions of patches are resized; those of 4 x 3 patches are no square."""
+    """Only the positions of patches are resized; 4 x 3 patches are not a square."""
     golden = sources.arrays(sources.GOLDEN / f"{name}_resized.npz")
     model = create(name, image_size=(48, 40))
     file = save(tmp_path, name)
@@ -58,9 +58,9 @@ def test_registers_without_positions_for_a_model_that_has_them(tmp_path):
     """As DeiT III's class token: zeros, which give the same function."""
     state = sources.timm_state("vit_all_tokens")
     file = save(tmp_path, "vit_all_tokens", pos_embed=state["pos_embed"][:, 4:])
-    found = match(file, create("vit_all_tokens"))
-    assert "the learned tokens have no positions in the file: set to zero" in found.describe()
-    positions = dict(found.read())["params/pos_embed"]
+    matched = match(file, create("vit_all_tokens"))
+    assert "the learned tokens have no positions in the file: set to zero" in matched.describe()
+    positions = dict(matched.read())["params/pos_embed"]
     np.testing.assert_array_equal(positions[:, :4], 0)
     np.testing.assert_array_equal(positions[:, 4:], state["pos_embed"][:, 4:])
 
@@ -85,12 +85,12 @@ def test_a_model_is_named_where_another_is_asked_for(name, said, tmp_path):
         match(save(tmp_path, name), sources.vit())
 
 
-def test_the_norm_behind_the_mean_is_seen(tmp_path):
-    """timm says "avg" for both; the names of the norms tell."""
+def test_the_norm_after_the_mean_is_detected(tmp_path):
+    """timm says "avg" for both; the norms' names differ."""
     file = save(tmp_path, "vit_registers")
     describe(file, architecture="vit_medium_patch16_reg1_gap_256", global_pool="avg")
-    found = match(file, create("vit_registers"))
-    assert found.assumed == ("activation='gelu' (exact)", "epsilon=1e-06 of norms", "num_heads=2")
+    matched = match(file, create("vit_registers"))
+    assert matched.assumed == ("activation='gelu' (exact)", "epsilon=1e-06 of norms", "num_heads=2")
     with pytest.raises(ValueError, match="2 missing: params/norm/bias"):
         match(file, create("vit_registers", pooling="mean"))
     describe(file, global_pool="token")
@@ -98,12 +98,12 @@ def test_the_norm_behind_the_mean_is_seen(tmp_path):
         match(file, create("vit_registers"))
 
 
-def test_clips_norms_have_another_constant(tmp_path):
+def test_clips_norms_have_another_epsilon(tmp_path):
     file = save(tmp_path, "vit_pre_norm")
     assert "epsilon=1e-05 of norms" in match(file, create("vit_pre_norm")).assumed
     describe(file, model_args={"norm_eps": 1e-5, "pre_norm": True})
-    found = match(file, create("vit_pre_norm"))
-    assert "epsilon" not in found.describe() + "".join(found.assumed)
+    matched = match(file, create("vit_pre_norm"))
+    assert "epsilon" not in matched.describe() + "".join(matched.assumed)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_a_fresh_head_is_drawn_from_the_key(tmp_path):
     assert (kernel() != kernel(key=jax.random.key(1))).all()
 
 
-def test_the_file_is_opened_once_and_says_the_channels(tmp_path, monkeypatch):
+def test_the_file_is_opened_once_and_gives_the_channels(tmp_path, monkeypatch):
     opened = []
 
     def open_file(path, original=matching.open_file):
@@ -37,24 +37,24 @@ def test_the_file_is_opened_once_and_says_the_channels(tmp_path, monkeypatch):
     assert opened == [tmp_path / "file"]
 
 
-def test_without_a_first_convolution_the_file_is_told_to_lack_it(tmp_path):
+def test_a_file_without_the_first_convolution_is_refused(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", **{"patch_embed.proj.weight": None})
     with pytest.raises(ValueError, match=r"1 missing: params/patch_embed/kernel \(8, 8, 3, 36\)"):
         weights.load(file, sources.vit())
 
 
-def test_a_model_of_another_kind_is_told_to_lack_a_head(tmp_path):
+def test_a_model_without_a_head_is_refused(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token")
     with pytest.raises(ValueError, match=r"^the model has no params/head for .*: use a model of "):
         weights.load(file, nn.Dense(3))
 
 
-def test_what_was_done_is_said(tmp_path):
+def test_load_reports_what_it_did(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token")
     (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.25, 0.5, 0.5]}}')
-    said = []
-    weights.load(file, sources.vit(9, image_size=(48, 40)), head="auto", report=said.append)
-    taken, assumed, images = said
+    messages = []
+    weights.load(file, sources.vit(9, image_size=(48, 40)), head="auto", report=messages.append)
+    arrays, assumed, images = messages
     assert assumed.startswith("assumed, because neither the arrays nor a description show it: ac")
-    assert taken.endswith("head fresh (7 → 9 classes); position embedding 4×4 → 6×5")
+    assert arrays.endswith("head fresh (7 → 9 classes); position embedding 4×4 → 6×5")
     assert images.startswith("the weights expect mean (0.25, 0.5, 0.5)")

@@ -1,4 +1,4 @@
-"""What of a file fits a model: heads, positions, and errors that say what does not."""
+"""Which arrays fit a model: heads, positions, and errors that say which do not."""
 
 import errno
 import json
@@ -26,14 +26,14 @@ def timm_vit(tmp_path_factory):
     [(7, "auto", True), (7, "keep", True), (7, "fresh", False), (9, "auto", False)],
 )
 def test_the_head(timm_vit, classes, head, kept):
-    found = match(timm_vit, sources.vit(classes), head=head)
-    paths = {path for path, _ in found.read()}
+    matched = match(timm_vit, sources.vit(classes), head=head)
+    paths = {path for path, _ in matched.read()}
     assert {path for path in paths if "head" in path} == (
         {"params/head/kernel", "params/head/bias"} if kept else set()
     )
     assert len(paths) == (44 if kept else 42)
     said = "head kept (7 classes)" if kept else f"head fresh (7 → {classes} classes)"
-    assert found.describe() == (
+    assert matched.describe() == (
         f"weights: {len(paths)} of 44 arrays from {timm_vit} (safetensors); timm's ViT; {said}"
     )
 
@@ -64,21 +64,21 @@ def test_a_head_to_keep_must_fit(timm_vit, tmp_path):
 
 
 def test_positions_on_another_grid(timm_vit):
-    found = match(timm_vit, sources.vit(image_size=(48, 40)))
-    assert found.describe().endswith("position embedding 4×4 → 6×5")
-    resized = dict(found.read())["params/pos_embed"]
+    matched = match(timm_vit, sources.vit(image_size=(48, 40)))
+    assert matched.describe().endswith("position embedding 4×4 → 6×5")
+    resized = dict(matched.read())["params/pos_embed"]
     original = sources.timm_state("vit_token")["pos_embed"]
     assert resized.shape == (1, 31, 36)
     np.testing.assert_array_equal(resized[:, 0], original[:, 0])  # the class token's
 
 
 def test_a_class_token_without_a_position_gets_zero(tmp_path):
-    """big_vision's; and timm's with no_embed_class."""
+    """As in big_vision, and timm's no_embed_class."""
     state = sources.timm_state("vit_token")
     file = sources.save_timm(tmp_path / "file", "vit_token", pos_embed=state["pos_embed"][:, 1:])
     for side, grid in ((32, ""), (48, "position embedding 4×4 → 6×6; ")):
-        found = match(file, sources.vit(image_size=side))
-        assert found.describe().endswith(
+        matched = match(file, sources.vit(image_size=side))
+        assert matched.describe().endswith(
             f"{grid}the class token has no position in the file: set to zero"
         )
     small = dict(match(file, sources.vit()).read())["params/pos_embed"]
@@ -87,13 +87,13 @@ def test_a_class_token_without_a_position_gets_zero(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vit_token", "convit"])  # whose class token has no position
-def test_positions_are_of_a_square_though_their_number_is_the_models(name, tmp_path):
-    """4×4 and 2×8 have as many."""
+def test_positions_are_read_as_a_square_even_if_their_number_fits(name, tmp_path):
+    """4×4 and 2×8 are as many."""
     base, options = timm.MODELS[name]
     options = options | {"image_size": (16, 64)}
     model = models.create_model(base, num_classes=7, **options)
-    found = match(sources.save_timm(tmp_path / "file", name), model)
-    assert found.describe().endswith("position embedding 4×4 → 2×8")
+    matched = match(sources.save_timm(tmp_path / "file", name), model)
+    assert matched.describe().endswith("position embedding 4×4 → 2×8")
 
 
 def test_positions_that_are_no_square_cannot_be_resized(tmp_path):
@@ -106,8 +106,8 @@ def test_positions_that_are_no_square_cannot_be_resized(tmp_path):
         match(file, sources.vit())
 
 
-def with_sixteen_positions(file, **said):
-    """4×4 without the class token's, or 1 + 3×5: their number does not tell."""
+def save_with_sixteen_positions(file, **said):
+    """16 positions may be 4×4 without the class token's, or 1 + 3×5."""
     x = sources.timm_state("vit_token")["pos_embed"][:, 1:]
     state = sources.timm_state("vit_token") | {"pos_embed": x}
     state = {name: np.ascontiguousarray(array) for name, array in state.items()}
@@ -115,10 +115,10 @@ def with_sixteen_positions(file, **said):
     return file
 
 
-def test_positions_of_which_nothing_tells_the_grid_are_not_taken_in_silence(tmp_path):
-    file = with_sixteen_positions(tmp_path / "file")
-    found = match(file, sources.vit(image_size=(24, 40)))
-    assert found.describe().endswith(
+def test_positions_on_an_unknown_grid_are_used_with_a_note(tmp_path):
+    file = save_with_sixteen_positions(tmp_path / "file")
+    matched = match(file, sources.vit(image_size=(24, 40)))
+    assert matched.describe().endswith(
         "; 16 positions used unchanged, read as 1 + 3×5, not as 4×4 without the class "
         "token's: the file does not say which"
     )
@@ -134,14 +134,14 @@ def test_positions_of_which_nothing_tells_the_grid_are_not_taken_in_silence(tmp_
             (16, 64),
             "(7 classes); the class token has no position in the file: set to zero",
         ),
-        # None that so many positions can be of: the guess stands.
+        # No grid has this number of positions: the guess stands.
         ([24, 56], 32, "(7 classes); the class token has no position in the file: set to zero"),
         ([8, 8], 32, "(7 classes); the class token has no position in the file: set to zero"),
         (["a", None], 32, "(7 classes); the class token has no position in the file: set to zero"),
     ],
 )
 def test_the_grid_that_a_file_states(tmp_path, stated, model, said):
-    file = with_sixteen_positions(tmp_path / "file", image_size=stated)
+    file = save_with_sixteen_positions(tmp_path / "file", image_size=stated)
     assert match(file, sources.vit(image_size=model)).describe().endswith(said)
 
 
@@ -158,7 +158,7 @@ def test_another_model_is_named(timm_vit, model):
     assert wrong in str(error.value)
 
 
-def test_missing_unexpected_and_misshapen_arrays_are_told_together(tmp_path):
+def test_missing_unexpected_and_misshapen_arrays_are_listed_together(tmp_path):
     changes = {
         "norm.bias": None,
         "attn_pool.latent": np.ones(36, "f4"),
@@ -190,7 +190,7 @@ def test_half_a_head_is_no_head(tmp_path, half, missing, head):
 
 
 @pytest.mark.parametrize("theirs", [True, False])
-def test_a_class_token_is_said_and_not_inferred(timm_vit, tmp_path, theirs):
+def test_a_class_token_is_not_inferred(timm_vit, tmp_path, theirs):
     file, model = timm_vit, sources.vit(class_token=False, pooling="mean")
     expected = "The file has a class token and the model has none: set model.class_token=True"
     if not theirs:
@@ -203,7 +203,7 @@ def test_a_class_token_is_said_and_not_inferred(timm_vit, tmp_path, theirs):
         match(file, model)
 
 
-def test_a_registered_model_is_named_by_its_name_alone(tmp_path):
+def test_the_most_similar_registered_model_is_suggested(tmp_path):
     small = sources.save_timm(tmp_path / "file", "resnet_basic")
     resnet34 = models.create_model("resnet34")
     with pytest.raises(ValueError, match=r"like resnet18 with stage_sizes=\(2, 1, 1\), width=6:"):
@@ -233,7 +233,7 @@ def test_the_number_of_heads_is_checked_where_the_file_tells_it(tmp_path):
 
 
 def test_a_layer_before_the_head_goes_with_the_head(tmp_path):
-    """The original ViT's, trained on ImageNet-21k."""
+    """As in the original ViTs, trained on ImageNet-21k."""
     layer = {"pre_logits/kernel": np.ones((24, 24), "f4"), "pre_logits/bias": np.ones(24, "f4")}
     file = google(tmp_path, **layer)
     options = {"dim": 24, "depth": 2, "mlp_dim": 48}
@@ -248,8 +248,8 @@ def test_a_head_of_imagenet_21k(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", **head)
     with pytest.raises(ValueError, match=r"a head of 21843 classes, and the model is for 1000: to"):
         match(file, sources.vit(1000))
-    found = match(file, sources.vit(1000), head="auto")
-    assert found.describe().endswith("head fresh (21843 → 1000 classes)")
+    matched = match(file, sources.vit(1000), head="auto")
+    assert matched.describe().endswith("head fresh (21843 → 1000 classes)")
 
 
 @pytest.mark.parametrize(
@@ -269,14 +269,14 @@ def test_addresses_are_not_downloaded(path, said):
         match(path, sources.vit())
 
 
-def test_a_folder_may_be_called_as_the_hub(tmp_path, monkeypatch):
+def test_a_folder_may_be_called_like_an_owner_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "timm").mkdir()
     sources.save_timm(tmp_path / "timm" / "vit.safetensors", "vit_token")
     match("timm/vit.safetensors", sources.vit())
 
 
-def test_a_file_that_is_not_there_and_what_is(tmp_path):
+def test_a_missing_file_error_tells_what_is_there(tmp_path):
     for name in ("vit_base.safetensors", "config.json"):
         (tmp_path / name).touch()
     with pytest.raises(FileNotFoundError, match=r"has vit_base\.safetensors$"):
@@ -312,7 +312,7 @@ def test_a_file_that_may_not_be_read_is_named(timm_vit, monkeypatch):
         ),
     ],
 )
-def test_frequent_names_that_are_not_known(tmp_path, name, whose):
+def test_common_naming_schemes_that_are_not_supported(tmp_path, name, whose):
     sources.save_file({name: np.ones(3, "f4")}, tmp_path / "file")
     with pytest.raises(
         ValueError, match=f"belong to {whose}, which are not supported: give weights of timm"

@@ -1,4 +1,4 @@
-"""Files of MaxViT: windows of another size, and what of timm's own variants is refused."""
+"""Files of MaxViT: windows of another size, and variants of timm's that are refused."""
 
 import json
 
@@ -15,8 +15,8 @@ TABLE = f"{BLOCK}.attn.rel_pos.relative_position_bias_table"
 
 
 def create(**options):
-    base, own = timm.MODELS["maxvit"]
-    return models.create_model(base, num_classes=7, **own | options)
+    base, defaults = timm.MODELS["maxvit"]
+    return models.create_model(base, num_classes=7, **defaults | options)
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def test_what_no_array_shows_is_assumed_or_confirmed(file):
     )
     sizes = {"embed_dim": [8, 16], "depths": [2, 1], "stem_width": 8, "block_type": ["M", "M"]}
     describe(file, architecture="maxvit_tiny_tf_224", global_pool="avg", model_args=sizes)
-    found = match(file, create())
-    assert found.assumed == ()
-    assert "maxvit_tiny_tf_224" in found.describe()
-    assert "config.json" not in found.describe()
+    matched = match(file, create())
+    assert matched.assumed == ()
+    assert "maxvit_tiny_tf_224" in matched.describe()
+    assert "config.json" not in matched.describe()
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_another_function_with_the_same_arrays_is_refused(file, architecture, ar
         match(file, create())
 
 
-def own_variant(file):
-    """As timm's `_rw_` models have it: the norm is in front of the pooling, tables are flat."""
+def save_rw_variant(file):
+    """As in timm's `_rw_` models, the norm precedes the pooling, and tables are flat."""
     changed = {"norm.weight": np.ones(16, "f4"), "norm.bias": np.ones(16, "f4")}
     absent = ("head.norm.weight", "head.norm.bias", "head.pre_logits.fc.weight")
     changed |= dict.fromkeys((*absent, "head.pre_logits.fc.bias"))
@@ -98,7 +98,7 @@ def own_variant(file):
 def test_timms_own_variant_is_refused_without_a_description(file):
     message = r"The file's model has a norm before the pooling, as timm's own MaxViTs \(_rw_\) have"
     with pytest.raises(ValueError, match=message):
-        match(own_variant(file), create())
+        match(save_rw_variant(file), create())
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_timms_own_variant_is_refused_without_a_description(file):
         ("stages.0.blocks.0.conv2_kxk.weight", "a CoAtNet"),
     ],
 )
-def test_relatives_are_told_as_such(tmp_path, name, family):
+def test_related_families_are_named(tmp_path, name, family):
     state = {name: np.ones((24, 8), "f4"), f"{BLOCK}.norm1.weight": np.ones(8, "f4")}
     sources.save_file(state, tmp_path / "file")
     with pytest.raises(ValueError, match=f"the weights of {family}.*not among the models here"):
@@ -125,7 +125,7 @@ def test_relatives_are_told_as_such(tmp_path, name, family):
         ({"head_dim": 8}, "dim=8, stem_dim=8, stage_sizes=(2, 1), head_dim=4"),
     ],
 )
-def test_another_depth_or_width_is_said(file, options, said):
+def test_a_model_of_another_depth_or_width_is_refused(file, options, said):
     with pytest.raises(ValueError, match="does not fit") as error:
         match(file, create(**options))
     assert f"It looks like maxvit_b with {said}: set config.model to it" in str(error.value)

@@ -31,14 +31,14 @@ def error(file, model, **options):
     ],
 )
 @pytest.mark.parametrize("head", ["keep", "auto"])
-def test_any_shape_is_told(name, changed, said, head, tmp_path):
+def test_arrays_of_any_shape_are_reported(name, changed, said, head, tmp_path):
     changed = {key: np.ones(shape, "f4") for key, shape in changed.items()}
     file = sources.save_timm(tmp_path / "file", name, **changed)
     assert said in error(file, timm.create(name), head=head)
 
 
-def test_what_is_no_floating_point_number_is_told_with_the_rest(tmp_path):
-    """Before anything is read, and whatever is not taken may be of any kind."""
+def test_integers_and_bools_are_reported_with_the_rest(tmp_path):
+    """Before anything is read; arrays that are not used may have any dtype."""
     arrays = sources.arrays(sources.GOLDEN / "augreg.npz")
     del arrays["Transformer/encoder_norm/bias"]
     arrays |= {"head/bias": np.arange(7), "cls": np.ones((1, 1, 24), bool)}
@@ -57,8 +57,8 @@ def test_what_is_no_floating_point_number_is_told_with_the_rest(tmp_path):
         ("attn_pool.latent", "attention instead of the pooling"),
     ],
 )
-def test_a_vit_as_there_is_none_here(key, part, tmp_path):
-    """No name of a model would help, not even where another option differs."""
+def test_a_vit_with_parts_that_no_model_here_has(key, part, tmp_path):
+    """No model is suggested, not even where another option differs."""
     file = sources.save_timm(tmp_path / "file", "vit_token", **{key: np.ones(36, "f4")})
     said = f"\n  The file's model has {part} ({key}): no model here has this, so use other weights"
     assert error(file, sources.vit()).endswith(f"{said}\n  1 unexpected: {key} (36,)")
@@ -74,7 +74,7 @@ def test_a_vit_as_there_is_none_here(key, part, tmp_path):
         ("reg_token", "registers"),
     ],
 )
-def test_a_deit_with_what_only_vits_have_here(key, part, tmp_path):
+def test_a_deit_with_parts_that_only_vits_have_here(key, part, tmp_path):
     file = sources.save_timm(tmp_path / "file", "deit_distilled", **{key: np.ones(24, "f4")})
     said = f"\n  The file's model has {part} ({key}): no model here has this, so use other weights"
     assert said in error(file, sources.vit())
@@ -94,7 +94,7 @@ def test_a_vit_with_such_a_part_is_named(key, shape, said, tmp_path):
     assert said in error(file, sources.vit())
 
 
-def test_a_model_is_not_named_to_itself(tmp_path):
+def test_the_configured_model_is_not_suggested(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", other=np.ones(3, "f4"))
     assert error(file, sources.vit()).endswith("\n  1 unexpected: other (3,)")
 
@@ -111,7 +111,7 @@ def test_a_model_with_another_stem_or_other_gates_is_named(tmp_path):
 
 
 def test_a_width_that_the_likely_models_heads_do_not_divide(tmp_path):
-    """No array shows how many heads there are, and 40 is no multiple of vit_b_8's 12."""
+    """No array shows how many heads there are, and vit_b_8's 12 do not divide 40."""
     file = tmp_path / "file.safetensors"
     sources.save_random_vit(file, dim=40, depth=2, patch_size=8, grid=4)
     arrays = load_file(file) | {"patch_embed.proj.weight": np.ones((40, 3, 8, 8), "f4")}
@@ -123,13 +123,13 @@ def test_a_width_that_the_likely_models_heads_do_not_divide(tmp_path):
     assert closest in error(file, sources.vit())
 
 
-def test_a_swin_is_told_with_its_sizes(tmp_path):
+def test_a_swin_is_suggested_with_its_sizes(tmp_path):
     file = sources.save_timm(tmp_path / "file", "swin")
     said = "with patch_size=2, dim=8, stage_sizes=(2, 2, 1), head_dim=4, window_size=4: set config"
     assert said in error(file, sources.vit())
 
 
-def test_a_long_list_is_in_order_and_ends(tmp_path):
+def test_a_long_list_is_sorted_and_shortened(tmp_path):
     blocks = {f"blocks.{n}.norm3.bias": np.ones(1, "f4") for n in range(23)}
     file = sources.save_timm(tmp_path / "file", "vit_token", **blocks)
     listed = ", ".join(f"blocks.{n}.norm3.bias (1,)" for n in range(20))
@@ -145,7 +145,7 @@ def test_advice_on_tables_is_given_once(tmp_path):
     assert f"blocks.0.{name} has 38 rows" in said
 
 
-def test_images_of_other_channels_are_told(tmp_path):
+def test_a_file_for_images_of_other_channels_is_refused(tmp_path):
     grey = {"patch_embed.proj.weight": np.ones((36, 1, 8, 8), "f4")}
     file = sources.save_timm(tmp_path / "file", "vit_token", **grey)
     said = (
@@ -154,7 +154,7 @@ def test_images_of_other_channels_are_told(tmp_path):
     assert said in error(file, sources.vit())
 
 
-def test_the_heads_of_a_beit_are_told(tmp_path):
+def test_a_beit_is_suggested_with_its_number_of_heads(tmp_path):
     file = sources.save_timm(tmp_path / "file", "beit")
     heads = timm.create("beit").num_heads
     said = error(file, sources.vit())
@@ -162,7 +162,7 @@ def test_the_heads_of_a_beit_are_told(tmp_path):
     assert f"num_heads={heads}" in said
 
 
-def test_what_a_fresh_head_reads_is_the_models_choice(tmp_path):
+def test_a_fresh_head_may_use_another_pooling(tmp_path):
     """As when weights whose head read the class token are fine-tuned on the mean."""
     file = sources.save_timm(tmp_path / "file", "vit_token")
     (tmp_path / "config.json").write_text('{"global_pool": "token"}')
@@ -173,7 +173,7 @@ def test_what_a_fresh_head_reads_is_the_models_choice(tmp_path):
 
 
 @pytest.mark.parametrize("pooling", ["max", "avgmax", "catavgmax"])
-def test_pooling_as_no_model_has_it_needs_a_fresh_head(tmp_path, pooling):
+def test_a_pooling_that_no_model_has_needs_a_fresh_head(tmp_path, pooling):
     file = sources.save_timm(tmp_path / "file", "resnet_basic")
     (tmp_path / "config.json").write_text(f'{{"global_pool": "{pooling}"}}')
     shapes = sources.shapes(sources.resnet(), 32, 32, 3)
@@ -182,8 +182,8 @@ def test_pooling_as_no_model_has_it_needs_a_fresh_head(tmp_path, pooling):
     weights.match(file, sources.resnet(), shapes, head="fresh")
 
 
-def swin_with_windows(file, *sides):
-    """Of another size in blocks; of the golden model's five all are of 4×4."""
+def save_swin_with_windows(file, *sides):
+    """The golden Swin, whose five windows are 4×4, with tables for other sides."""
     heads = (2, 2, 4, 4, 8)
     names = [f"layers.{stage}.blocks.{n}" for stage, n in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))]
     tables = {
@@ -202,7 +202,7 @@ def swin_with_windows(file, *sides):
     ],
 )
 def test_windows_that_differ_are_not_resized(tmp_path, sides, said):
-    file = swin_with_windows(tmp_path / "file", *sides)
+    file = save_swin_with_windows(tmp_path / "file", *sides)
     message = error(file, timm.create("swin"))
     assert "of another shape: layers." in message
     assert f"\n  The file's windows have {said} tokens from stage to stage, which no" in message
@@ -213,9 +213,9 @@ def test_windows_that_differ_are_not_resized(tmp_path, sides, said):
     [((6, 6, 6, 6, 6), "6×6 → 4×4"), ((4, 4, 4, 4, 2), "2×2 → 4×4"), ((6, 6, 6, 6, 4), "6×6 → 4")],
 )
 def test_windows_of_one_size_may_be_cut_by_the_grid(tmp_path, sides, said):
-    """As of images that were smaller."""
+    """As for images that are smaller."""
     model = timm.create("swin")
-    found = weights.match(
-        swin_with_windows(tmp_path / "file", *sides), model, sources.shapes(model)
+    matched = weights.match(
+        save_swin_with_windows(tmp_path / "file", *sides), model, sources.shapes(model)
     )
-    assert f"; relative positions {said}" in found.describe()
+    assert f"; relative positions {said}" in matched.describe()

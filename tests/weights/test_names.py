@@ -1,4 +1,4 @@
-"""Whose names a file has: by all of them, so that one that is missing is told as such."""
+"""Naming schemes, recognised from all names, so that a missing one is reported as such."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def google(file, name="augreg", **changed):
         ("swin", "layers.0.blocks.0.attn.qkv.weight", "stage1_block1/attn/qkv/kernel"),
     ],
 )
-def test_a_missing_array_is_told_by_its_name(name, key, ours, tmp_path):
+def test_a_missing_array_is_named(name, key, ours, tmp_path):
     file = sources.save_timm(tmp_path / "file", name, **{key: None})
     with pytest.raises(ValueError, match=rf"model:\n  1 missing: params/{ours} \(") as error:
         match(file, timm.create(name))
@@ -69,15 +69,15 @@ def test_a_missing_array_in_googles_names(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["opt/target/", "params/img/", "params/", ""])
 @pytest.mark.parametrize("name", ["augreg", "big_vision"])
-def test_what_checkpoints_of_google_have_beside_the_model(name, prefix, tmp_path):
-    """An optimiser's state, or LiT's text tower, whose heads are others."""
+def test_other_arrays_in_googles_checkpoints_are_ignored(name, prefix, tmp_path):
+    """An optimiser's state, or LiT's text tower, which has other heads."""
     arrays = sources.arrays(sources.GOLDEN / f"{name}.npz")
     arrays = {prefix + key.removeprefix("params/"): x for key, x in arrays.items()}
     text = "params/txt/Encoder_0/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"
     beside = {"opt/state/step": np.array(1.0), text: np.ones((24, 8, 3), "f4")}
     np.savez(tmp_path / "file.npz", **(beside if prefix.count("/") > 1 else {}), **arrays)
-    found = match(tmp_path / "file.npz", google_model())
-    assert found.describe().endswith("(npz); Google's ViT; head kept (7 classes)")
+    matched = match(tmp_path / "file.npz", google_model())
+    assert matched.describe().endswith("(npz); Google's ViT; head kept (7 classes)")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_checkpoints_of_google_have_beside_the_model(name, prefix, tmp_path
         ),
     ],
 )
-def test_axes_that_googles_arrays_do_not_have(name, changed, said, tmp_path):
+def test_googles_arrays_with_other_axes_are_refused(name, changed, said, tmp_path):
     with pytest.raises(ValueError, match=rf"does not fit config\.model(.|\n)*{said}"):
         match(google(tmp_path / "file.npz", name, **changed), google_model())
 
@@ -111,7 +111,7 @@ def test_two_arrays_for_the_same_place(tmp_path):
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "module.model.", "vit.", "encoder."])
-def test_what_stands_before_all_names_is_said(wrapper, tmp_path):
+def test_a_common_prefix_of_the_names_is_reported(wrapper, tmp_path):
     state = {wrapper + k: np.ascontiguousarray(x) for k, x in timm_state().items()}
     sources.save_file(state, tmp_path / "file")
     message = f"save it without the prefix '{wrapper}' that all names begin with"
@@ -126,7 +126,7 @@ def timm_state():
     return sources.timm_state("vit_token")
 
 
-def test_names_that_nobody_knows(tmp_path):
+def test_unknown_names_are_refused(tmp_path):
     sources.save_file({"encoder.layers.0.weight": np.ones(3, "f4")}, tmp_path / "file")
     with pytest.raises(
         ValueError,
@@ -148,7 +148,7 @@ def test_an_ellipsis_stands_for_names_that_are_left_out(tmp_path, count, listed)
         match(tmp_path / "file", sources.vit())
 
 
-def test_a_user_whom_nobody_knows():
+def test_an_unknown_user_is_refused():
     with pytest.raises(
         ValueError, match=r"weights='~nosuchuser/x' begins with an unknown user: give"
     ):
@@ -156,8 +156,8 @@ def test_a_user_whom_nobody_knows():
 
 
 def positions(file, model):
-    found = match(file, model)
-    return found, dict(found.read())["params/pos_embed"]
+    matched = match(file, model)
+    return matched, dict(matched.read())["params/pos_embed"]
 
 
 def test_the_source_decides_how_positions_are_resized_and_not_the_container(tmp_path):

@@ -1,4 +1,4 @@
-"""Weights of unknown models: the message says so, and hints at no setting."""
+"""Weights of unknown models: the message says so, and suggests no setting."""
 
 import re
 
@@ -54,7 +54,7 @@ def convnext(*, block="stages.{}.blocks.{}", dwconv="conv_dw", fc1="mlp.fc1", **
         ({"blocks.0.mlp_tokens.fc1.weight": (3, 4)}, "an MLP-Mixer"),
     ],
 )
-def test_another_family_is_told_as_such(tmp_path, arrays, family):
+def test_another_family_is_named(tmp_path, arrays, family):
     said = error(tmp_path, arrays)
     assert f"which belong to {family}, which is not among the models here: give wei" in said
     assert "save it without" not in said
@@ -88,8 +88,8 @@ def test_scales_beside_a_beits_tables_do_not_hide_another_family():
 
 
 @pytest.mark.parametrize("name", ["deit3_s_16", "vit_ti_16"])
-def test_a_vit_with_rotary_positions_is_no_deit3(tmp_path, name):
-    """No array shows them: all others are those of a DeiT III, but for the names of its scales."""
+def test_a_vit_with_rotary_positions_is_not_called_a_deit3(tmp_path, name):
+    """No array shows them: all are those of a DeiT III, but for the names of the scales."""
     state = {k: x.shape for k, x in sources.timm_state("vit_all_tokens").items()}
     model = models.create_model(name, num_classes=7, **timm.MODELS["vit_all_tokens"][1])
     renamed = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): x for k, x in state.items()}
@@ -98,7 +98,7 @@ def test_a_vit_with_rotary_positions_is_no_deit3(tmp_path, name):
 
 
 def test_blocks_without_a_stem_are_not_a_wrapped_model(tmp_path):
-    """As in a pyramid of stages that are like ViTs, PVT's, whose family has no mark of its own."""
+    """As in PVT, a pyramid of ViT-like stages, whose arrays do not identify the family."""
     blocks = {f"stages.0.blocks.{n}.attn.proj.weight": (8, 8) for n in range(3)}
     said = error(tmp_path, blocks | {"patch_embed.proj.weight": (8, 3, 4, 4)})
     assert "in no naming scheme known here: give weights of timm's ViT" in said
@@ -134,7 +134,7 @@ def test_a_few_damaged_arrays_do_not_make_another_model(tmp_path):
     )
 
 
-def test_a_hybrid_is_told_by_its_stem(tmp_path):
+def test_a_hybrid_is_recognised_by_its_stem(tmp_path):
     state = {k: x.shape for k, x in sources.timm_state("vit_token").items()}
     stem = {
         "patch_embed.backbone.conv.weight": (64, 3, 7, 7),
@@ -152,12 +152,12 @@ def test_parts_that_no_model_has(tmp_path):
 
 
 @pytest.mark.parametrize("name", timm.MODELS)
-def test_no_model_of_ours_is_taken_for_another(name):
+def test_no_model_of_ours_is_recognised_as_another_family(name):
     assert other_families.recognise(sources.timm_state(name)) == ""
 
 
-def test_hints_survive_a_model_of_the_users_own(tmp_path):
-    """Whose name begins as ours do, and whose options are its own."""
+def test_hints_work_beside_a_users_own_model(tmp_path):
+    """Whose name begins like ours."""
 
     class Mine(models.VisionTransformer):
         pass
@@ -175,9 +175,9 @@ def test_hints_survive_a_model_of_the_users_own(tmp_path):
 
 
 def test_advice_on_image_size_is_for_models_that_have_one():
-    """`image_size` is no option of a ResNet, nor, perhaps, of a user's own model."""
+    """A ResNet has no option `image_size`, and a user's own model may have none."""
     from pnoise_jax.weights.adapt import positions
 
     assert "set model.image_size" in positions._not_square("x", "7 rows", (4, 4), sources.vit())
-    own = positions._not_square("x", "7 rows", (4, 4), sources.resnet())
-    assert own.endswith("resized to the model's 4×4: use weights of a model with a square grid")
+    advice = positions._not_square("x", "7 rows", (4, 4), sources.resnet())
+    assert advice.endswith("resized to the model's 4×4: use weights of a model with a square grid")

@@ -11,8 +11,8 @@ from tests.weights import sources
 
 
 def create(**options):
-    base, own = timm.MODELS["parallel_vit"]
-    return models.create_model(base, num_classes=7, **own | options)
+    base, defaults = timm.MODELS["parallel_vit"]
+    return models.create_model(base, num_classes=7, **defaults | options)
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def describe(file, **said):
 
 
 def test_what_no_array_shows_is_assumed_or_confirmed(file):
-    found = match(file, create())
-    assert "timm's ViT with parallel blocks" in found.describe()
-    assert found.assumed == ("activation='gelu' (exact)", "epsilon=1e-06 of norms")
+    matched = match(file, create())
+    assert "timm's ViT with parallel blocks" in matched.describe()
+    assert matched.assumed == ("activation='gelu' (exact)", "epsilon=1e-06 of norms")
     sizes = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 7, "mlp_ratio": 2}
     sizes |= {"global_pool": "map", "class_token": False, "pre_norm": False}
     describe(file, architecture="vit_huge_patch14_xp_224", model_args=sizes)
@@ -53,7 +53,7 @@ def test_another_function_with_the_same_arrays_is_refused(file, arguments, messa
 
 
 @pytest.mark.parametrize("options", [{"dim": 48}, {"depth": 3}, {"num_heads": 4}, {"mlp_dim": 96}])
-def test_another_depth_or_width_is_said(file, options):
+def test_a_model_of_another_depth_or_width_is_refused(file, options):
     with pytest.raises(ValueError, match="does not fit") as error:
         match(file, create(**options))
     changed = r"patch_size=7, dim=24, depth=2, mlp_dim=48, num_heads=2: set config.model to it"
@@ -61,7 +61,7 @@ def test_another_depth_or_width_is_said(file, options):
     assert "It looks like vit_" in str(error.value)
 
 
-def test_a_plain_vit_is_not_one(tmp_path, file):
+def test_plain_and_parallel_vits_are_told_apart(tmp_path, file):
     with pytest.raises(
         ValueError, match=r"It looks like vit_(22b|parallel_._14) with patch_size=7"
     ):
@@ -71,8 +71,8 @@ def test_a_plain_vit_is_not_one(tmp_path, file):
         match(plain, create())
 
 
-def test_what_timm_puts_in_front_of_the_blocks_is_refused(tmp_path):
-    """Its own models of the kind have a norm there."""
+def test_a_norm_before_the_blocks_is_refused(tmp_path):
+    """timm's own models of this kind have one."""
     norm = {"norm_pre.weight": np.ones(24, np.float32)}
     other = sources.save_timm(tmp_path / "other", "parallel_vit", **norm)
     with pytest.raises(

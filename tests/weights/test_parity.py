@@ -50,7 +50,7 @@ def test_positions_are_resized_as_timm_does(grid):
 
 
 def test_torchvisions_resnet_is_timms(tmp_path):
-    """The counters of batches that both keep are no weights; the suffix says nothing."""
+    """The batch counters that both keep are not weights; the suffix is ignored."""
     model = models.create_model("resnet18", num_classes=7, stage_sizes=(2, 1, 1), width=6)
     state = sources.timm_state("resnet_basic")
     assert "bn1.num_batches_tracked" in state

@@ -1,4 +1,4 @@
-"""Which images weights expect: what says so, and where a config's differ."""
+"""Which images weights expect, and warnings where a config differs."""
 
 import json
 import math
@@ -88,7 +88,7 @@ def test_timms_config_beside_the_file(tmp_path, section, transform):
         ([1], [1.0]),
     ],
 )
-def test_all_that_timm_has_is_taken(tmp_path, mean, std):
+def test_all_statistics_that_timm_uses_are_accepted(tmp_path, mean, std):
     file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
     (tmp_path / "config.json").write_text(
         json.dumps({"pretrained_cfg": {"mean": mean, "std": std}})
@@ -117,7 +117,7 @@ def test_numbers_on_another_scale_are_refused(tmp_path, name, values, fix):
 @pytest.mark.parametrize(
     "text", [None, "{", "[1]", '{"model_type": "vit"}', '{"pretrained_cfg": 3}']
 )
-def test_where_nothing_says_it_it_is_unknown(tmp_path, text):
+def test_without_a_description_it_is_unknown(tmp_path, text):
     file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
     if text is not None:
         (tmp_path / "config.json").write_text(text)
@@ -127,7 +127,7 @@ def test_where_nothing_says_it_it_is_unknown(tmp_path, text):
     assert said.endswith("the weights expect are unknown: check data.*")
 
 
-def test_metadata_go_before_what_lies_beside(tmp_path):
+def test_metadata_take_precedence_over_config_json(tmp_path):
     state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
     metadata = {"pretrained_cfg": json.dumps({"mean": [0.1], "std": [0.2]})}
     save_file(state, tmp_path / "file", metadata=metadata)
@@ -155,7 +155,7 @@ def test_empty_metadata_hide_nothing(tmp_path):
         ("square_crop(interpolation='bicubic')", ("bicubic", 0.875, "squash")),
     ],
 )
-def test_in_timms_words(transform, theirs):
+def test_transforms_in_timms_terms(transform, theirs):
     section = {"mean": (0.5,), "std": (0.25,), "test_transform": transform}
     names = ("interpolation", "crop_pct", "crop_mode")
     expected = {"mean": [0.5], "std": [0.25]} | dict(zip(names, theirs, strict=True))
@@ -166,7 +166,7 @@ def test_in_timms_words(transform, theirs):
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.875, 0.9, 0.95, 1.0])
 @pytest.mark.parametrize("size", [(32, 32), (224, 224), (240, 240), (24, 36)])
 def test_timm_resizes_to_the_same_square(ratio, size):
-    """It rounds down, and square_crop to the nearest."""
+    """It rounds down, square_crop to the nearest."""
     section = {"mean": (0.5,), "std": (0.5,), "test_transform": f"square_crop({ratio})"}
     crop_pct = preprocessing.to_timm(section, size=size)["crop_pct"]
     assert crop_pct == pytest.approx(ratio, rel=0.02)
@@ -176,11 +176,11 @@ def test_timm_resizes_to_the_same_square(ratio, size):
 @pytest.mark.parametrize("ratio", [0.5, 0.875, 0.9, 1.0])
 @pytest.mark.parametrize("name", ["square_crop", "resize_crop"])
 def test_timm_makes_the_same_images(name, ratio):
-    """Both ways: of what is written, and of what is read; where timm is installed."""
+    """For settings that we write and that we read; where timm is installed."""
     timm = pytest.importorskip("timm.data")
     pixels = np.random.default_rng(0).integers(0, 256, (47, 90, 3), np.uint8)
 
-    def of_timm(crop_pct, **words):
+    def by_timm(crop_pct, **words):
         make = timm.create_transform(
             input_size=(3, 32, 32), crop_pct=crop_pct, mean=(0,) * 3, std=(1,) * 3, **words
         )
@@ -193,13 +193,13 @@ def test_timm_makes_the_same_images(name, ratio):
     section = {"mean": (0.5,), "std": (0.5,), "test_transform": f"{name}({ratio})"}
     words = preprocessing.to_timm(section, size=(32, 32))
     words = {key: words[key] for key in ("interpolation", "crop_pct", "crop_mode")}
-    np.testing.assert_array_equal(of_timm(**words), ours(section["test_transform"]))
+    np.testing.assert_array_equal(by_timm(**words), ours(section["test_transform"]))
     stated = words | {"crop_pct": ratio, "input_size": [3, 32, 32]}
     read = preprocessing._from_timm(stated, "a file")
-    np.testing.assert_array_equal(of_timm(**words | {"crop_pct": ratio}), ours(read.test_transform))
+    np.testing.assert_array_equal(by_timm(**words | {"crop_pct": ratio}), ours(read.test_transform))
 
 
-def test_a_mean_image_is_said_in_place_of_a_mean(tmp_path):
+def test_a_mean_image_replaces_the_mean(tmp_path):
     section = {"mean": (0.5,), "mean_image": "/there/mean.npy", "std": (1.0,)}
     words = preprocessing.to_timm(section | {"test_transform": "none"})
     assert (words["mean_image"], words["std"]) == ("mean.npy", [1.0])
@@ -220,7 +220,7 @@ def test_googles_vits_see_pixels_from_minus_one_to_one():
     assert expected.test_transform is None
 
 
-def test_where_the_config_differs(data_dir, tmp_path):
+def test_warnings_where_the_config_differs(data_dir, tmp_path):
     """Named by field and value; nothing is changed."""
     file = tmp_path / "model.safetensors"
     sources.save_random_vit(file, dim=16, depth=1, patch_size=4, grid=2)
@@ -260,16 +260,16 @@ def test_where_the_config_differs(data_dir, tmp_path):
         (None, (0.5,), None, None),
     ],
 )
-def test_a_mean_image_on_one_side_alone_is_said(theirs, mean, ours, said):
+def test_a_mean_image_on_only_one_side_gives_a_warning(theirs, mean, ours, said):
     expected = weights.Preprocessing(mean, (1.0,), None, "a file", theirs)
     section = ml_collections.ConfigDict({"mean_image": ours})
-    found = imported._warn_of_mean_image(expected, section)
-    assert bool(found) == (said is not None)
+    warnings = imported._warn_of_mean_image(expected, section)
+    assert bool(warnings) == (said is not None)
     if said is not None:
-        assert re.search(said, found[0])
+        assert re.search(said, warnings[0])
 
 
-def test_load_gives_what_apply_takes(tmp_path):
+def test_load_returns_variables_for_apply(tmp_path):
     golden = sources.arrays(sources.TIMM / "vit_token.npz")
     file, model = sources.save_timm(tmp_path / "file", "vit_token"), sources.vit()
     variables = weights.load(file, model)

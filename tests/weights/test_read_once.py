@@ -1,4 +1,4 @@
-"""A start of a training matches its weights once and reads their arrays once."""
+"""When training starts, its weights are matched once and read once."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ def config(data_dir, tmp_path):
 
 @contextlib.contextmanager
 def counted(monkeypatch, module, name):
-    """The calls of a function, which does what it did."""
+    """The calls of a function, which still works."""
     calls, function = [], getattr(module, name)
 
     def count(*arguments, **options):
@@ -42,8 +42,8 @@ def test_a_start_opens_the_file_as_often_as_its_parts_do(config, tmp_path):
         to_read = opens.number - to_match
         weights.fingerprint(file)
         to_identify = opens.number - to_match - to_read
-    assert (to_match, to_read) == (2, 1)  # which format it is, its names; its arrays
-    file.touch()  # for the fingerprint, another file
+    assert (to_match, to_read) == (2, 1)  # its format and its names; its arrays
+    file.touch()  # its fingerprint is then taken again
     with watch_opens(file) as opens:
         training.train(config, tmp_path / "run")
         assert opens.number == to_match + to_read + to_identify

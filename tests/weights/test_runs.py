@@ -1,4 +1,4 @@
-"""Arrays of a checkpoint, read without a training."""
+"""Arrays of a checkpoint, read without training."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from pnoise_jax.weights.formats import run_weights
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Of one array."""
+    """Has one array."""
     tree = {"params": {"a": np.arange(3, dtype=np.float32)}}
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "12" / "state", tree)
@@ -34,8 +34,8 @@ def read(checkpoint):
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 @pytest.mark.parametrize("written", [False, True])
 @pytest.mark.parametrize("read_with", [False, True])
-def test_settings_are_no_damage(tmp_path, dtype, written, read_with):
-    """Of a checkpoint that was written with 64 bits or without, and is read so."""
+def test_x64_settings_are_not_called_damage(tmp_path, dtype, written, read_with):
+    """A checkpoint may be written, and read, with 64 bits or without."""
     numbers = np.linspace(0, 1, 7).astype(dtype)
     with jax.enable_x64(written):
         tree = {"params": {"a": numbers if dtype == "float64" else jax.numpy.asarray(numbers)}}
@@ -59,7 +59,7 @@ def test_a_checksum_of_float64_is_that_of_the_array_on_a_device():
     assert checksums.describe_array(numbers) == on_device
 
 
-def test_what_reads_is_closed(checkpoint, monkeypatch):
+def test_the_reader_is_closed(checkpoint, monkeypatch):
     closed = []
     monkeypatch.setattr(
         ocp.PyTreeCheckpointHandler, "close", lambda handler: closed.append(handler)
@@ -77,7 +77,9 @@ def test_what_reads_is_closed(checkpoint, monkeypatch):
         (FileNotFoundError(errno.ENOENT, "No such file"), ValueError, "/12 is damaged .*an older"),
     ],
 )
-def test_what_the_machine_fails_at_is_no_damage(checkpoint, monkeypatch, raised, kind, message):
+def test_failures_of_the_machine_are_not_called_damage(
+    checkpoint, monkeypatch, raised, kind, message
+):
     def refuse(*_, **__):
         raise raised
 
@@ -87,8 +89,8 @@ def test_what_the_machine_fails_at_is_no_damage(checkpoint, monkeypatch, raised,
     assert type(caught.value) is kind
 
 
-def test_a_checkpoint_that_cannot_be_read_or_is_none(checkpoint, monkeypatch):
-    """When it is opened, exported, or its content asked for."""
+def test_an_unreadable_or_invalid_checkpoint_is_named(checkpoint, monkeypatch):
+    """When it is opened, exported, or its fingerprint taken."""
     metadata = checkpoint / "arrays" / "metadata"
     text = metadata.read_text()
     metadata.unlink()

@@ -13,8 +13,8 @@ from tests.weights import sources
 
 
 def create(name="swinv2", **options):
-    base, own = timm.MODELS[name]
-    return models.create_model(base, num_classes=7, **own | options)
+    base, defaults = timm.MODELS[name]
+    return models.create_model(base, num_classes=7, **defaults | options)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def describe(file, **said):
 SIZES = {"embed_dim": 8, "depths": [2, 2, 1], "num_heads": [2, 4, 8], "patch_size": 2}
 
 
-def test_weights_out_and_in_again(file):
+def test_export_inverts_import(file):
     state = weights.timm_state(dict(match(file, create()).read()))
     expected = sources.timm_state("swinv2")
     assert state.keys() == expected.keys()
@@ -60,9 +60,9 @@ def test_buffers_and_the_authors_layout(file, tmp_path):
 
 def test_the_arrays_fit_windows_of_any_size(file):
     expected = dict(match(file, create()).read())
-    found = match(file, create(window_size=5, image_size=(48, 40)))
-    assert "relative positions" not in found.describe()
-    chex.assert_trees_all_equal(dict(found.read()), expected)
+    matched = match(file, create(window_size=5, image_size=(48, 40)))
+    assert "relative positions" not in matched.describe()
+    chex.assert_trees_all_equal(dict(matched.read()), expected)
 
 
 def test_what_no_array_shows_is_assumed_or_confirmed(file):
@@ -98,7 +98,7 @@ def test_another_function_with_the_same_arrays_is_refused(file, arguments, messa
         match(file, create())
 
 
-def test_weights_go_on_in_larger_windows(file):
+def test_weights_can_be_used_in_larger_windows(file):
     """As published: distances are measured in the windows that the file was trained in."""
     describe(file, architecture="swinv2_tiny_window8_256", model_args=SIZES | {"window_size": 4})
     model = create(window_size=8, pretrained_window_sizes=(4, 4, 4), image_size=64)

@@ -1,4 +1,4 @@
-"""Weights that are evaluated and audited as they are, and what reports say of them."""
+"""Weights that are evaluated and audited as they are, and what reports say about them."""
 
 import importlib
 import json
@@ -45,7 +45,7 @@ def test_reports_say_which_images_the_weights_expect(config, tmp_path):
     assert "Training steps" not in page  # there were none
 
 
-def test_long_evaluations_say_how_far_they_are(config, tmp_path, monkeypatch, capsys):
+def test_long_evaluations_report_their_progress(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(predictions, "REPORT_EVERY", 0.0)
     evaluate = importlib.import_module("pnoise_jax.evaluation.evaluate")  # hidden by its function
     monkeypatch.setattr(evaluate, "EXAMPLES_PER_DEVICE", 4)
@@ -73,8 +73,8 @@ def test_what_cannot_be_evaluated_leaves_nothing(config, data_dir, tmp_path, hea
     assert not workdir.exists()
 
 
-def test_a_run_is_not_evaluated_in_the_name_of_other_weights(config, data_dir, file, tmp_path):
-    """Those that it has started from may be given again, or be gone."""
+def test_a_run_is_not_evaluated_as_if_it_had_other_weights(config, data_dir, file, tmp_path):
+    """The weights that it started from may be given again, or be gone."""
     workdir, settings = tmp_path / "run", studies.AuditSettings(batch_sizes=(10,))
     rows = training.train(config, workdir)
     other = tmp_path / "other"
