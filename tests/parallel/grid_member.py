@@ -1,4 +1,4 @@
-"""One process of a grid: trains a small run, or goes on with others'; prints what came, as JSON.
+"""One process of a grid: trains a small run, or resumes others'; prints the results, as JSON.
 
 Arguments: JSON with "data_dir", "fsdp", "tensor_parallel" and "runs"; each run is trained to its
 end, in order.
@@ -17,15 +17,15 @@ from pnoise_jax.training.program import create_program
 from tests.training.runs import small_config
 
 parallel.start(timeout=120)
-GIVEN = json.loads(sys.argv[1])
+ARGUMENTS = json.loads(sys.argv[1])
 
 
 def create_config():
-    """Noise over the batch, dropout and augmentation: all that a number of devices could change."""
+    """Noise over the batch, dropout and augmentation: all that the devices' number could change."""
     return small_config(
-        GIVEN["data_dir"],
-        fsdp=GIVEN["fsdp"],
-        tensor_parallel=GIVEN["tensor_parallel"],
+        ARGUMENTS["data_dir"],
+        fsdp=ARGUMENTS["fsdp"],
+        tensor_parallel=ARGUMENTS["tensor_parallel"],
         **{
             "model.dim": 128,  # its MLP's kernels are just large enough to be split
             "model.dropout": 0.1,
@@ -60,14 +60,14 @@ def examples_by_step(experiment, program):
 
 
 def keep_index(logits, batch):
-    """A score: which example it was, as the devices have it."""
+    """The score of an example: its index, as the devices have it."""
     del logits
     return {"index": batch["index"]}
 
 
-def evaluated(experiment, run, mesh):
-    """By protocol, the examples that were scored, ascending."""
-    every = {}
+def scored_examples(experiment, run, mesh):
+    """The examples that were scored, ascending, by protocol."""
+    by_protocol = {}
     for protocol in experiment.protocols:
         scores = evaluation.score_examples(
             experiment.model,
@@ -80,19 +80,19 @@ def evaluated(experiment, run, mesh):
             std=experiment.std,
         )
         indices = [scored["index"][index >= 0] for index, scored in scores]
-        every[protocol.name] = sorted(int(i) for i in np.concatenate(indices))
-    return every
+        by_protocol[protocol.name] = sorted(int(i) for i in np.concatenate(indices))
+    return by_protocol
 
 
 config = create_config()
 mesh = parallel.training_mesh(config.fsdp, config.tensor_parallel)
 experiment = build(config)
-rows = {workdir: training.train(config, workdir) for workdir in GIVEN["runs"]}
-run = training.restore(GIVEN["runs"][0], config, mesh=mesh)
+rows = {workdir: training.train(config, workdir) for workdir in ARGUMENTS["runs"]}
+run = training.restore(ARGUMENTS["runs"][0], config, mesh=mesh)
 result = {
     "devices": [jax.local_device_count(), jax.device_count()],
     "batches": examples_by_step(experiment, create_program(experiment, mesh)),
     "rows": rows,
-    "evaluated": evaluated(experiment, run, mesh),
+    "evaluated": scored_examples(experiment, run, mesh),
 }
 print("\n" + json.dumps(result))

@@ -1,4 +1,4 @@
-"""Host 0 dies as soon as host 1 has joined, which then asks the store about it."""
+"""Host 0 dies as soon as host 1 has joined, which then writes to the store."""
 
 import os
 import sys

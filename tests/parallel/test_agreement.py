@@ -15,12 +15,12 @@ HERE = pathlib.Path(__file__)
 
 
 def run_two(program, *arguments):
-    """Runs a program of this directory as two processes, to the end; the arguments are theirs."""
+    """Runs a program of this directory as two processes; `arguments` has those of each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     hosts = []
-    for index, own in enumerate(arguments):
+    for index, own_arguments in enumerate(arguments):
         environment = {
             "JAX_COORDINATOR_ADDRESS": address,
             "JAX_NUM_PROCESSES": "2",
@@ -30,7 +30,7 @@ def run_two(program, *arguments):
         }
         hosts.append(
             subprocess.Popen(
-                [sys.executable, HERE.with_name(program), *own],
+                [sys.executable, HERE.with_name(program), *own_arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -47,7 +47,7 @@ def run_two(program, *arguments):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Of both, by what was tried."""
+    """What both printed, by case."""
     root = tmp_path_factory.mktemp("hosts")
     for name in ("shared", "0", "1"):
         (root / name).mkdir()
@@ -59,20 +59,20 @@ def results(tmp_path_factory):
 
 
 def error(results, case):
-    """The one that both raised alike, without its names of hosts."""
-    first, second = (found[case] for found in results)
+    """The message of the error that both hosts raised."""
+    first, second = (result[case] for result in results)
     assert first == second
     assert first[0] == "DisagreementError"
     return first[1]
 
 
 def test_hosts_that_agree_go_on(results):
-    for found in results:
-        assert found["same"] is None
-        assert found["known on one"] is None
-        assert found["all do"] == "done"
-        assert (found["any"], found["none"]) == (True, False)
-        assert found["still together"] is True
+    for result in results:
+        assert result["same"] is None
+        assert result["known on one"] is None
+        assert result["all do"] == "done"
+        assert (result["any"], result["none"]) == (True, False)
+        assert result["still together"] is True
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_what_differs_is_named_with_the_host(results, case, line):
     assert "a: " not in text
 
 
-def test_of_many_differences_some_are_listed(results):
+def test_a_long_list_of_differences_is_shortened(results):
     assert "\n  and 18 more\n" in error(results, "many")
 
 
@@ -102,10 +102,10 @@ def test_what_fails_on_one_host_fails_on_all(results):
     assert text.endswith("has failed: as no library should")
 
 
-def test_a_directory_that_is_shared_or_not(results):
-    for found in results:
-        assert found["shared"] is None
-        kind, text = found["own"]
+def test_a_directory_that_is_not_shared_is_named(results):
+    for result in results:
+        assert result["shared"] is None
+        kind, text = result["own"]
         assert kind == "DisagreementError"
         assert "is not the same directory on all hosts: a file that host 0 (" in text
         assert "is not seen by host 1 (" in text
@@ -130,7 +130,7 @@ def test_hosts_that_do_different_things_do_not_wait_for_each_other(results):
 
 
 def test_the_loss_of_the_coordinator_ends_a_host_that_asks_it(tmp_path):
-    """Where JAX aborts, a request that waits for its answer would keep the host for ever."""
+    """While JAX aborts, a request that waits for its answer would keep the host for ever."""
     codes, (_, (_, errors)) = run_two("lost_coordinator.py", *2 * [(tmp_path / "joined",)])
     assert codes == [1, 1]
     assert "lost host 0, which coordinates all hosts: it did not answer at 127.0.0.1:" in errors

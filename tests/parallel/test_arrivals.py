@@ -1,4 +1,4 @@
-"""The meeting before JAX starts: threads stand for processes."""
+"""The meeting before JAX starts; threads stand in for processes."""
 
 import json
 import re
@@ -20,16 +20,16 @@ def port():
 
 
 @pytest.fixture
-def together(port, monkeypatch):
-    """What became of processes with these numbers: None, or the error; and what was reported."""
+def run_meeting(port, monkeypatch):
+    """Lets processes with these numbers meet; returns each error, or None, and the reports."""
     monkeypatch.setattr(arrivals, "_TICK", 0.1)
 
     def run(*indices, count, counts=None, timeout=20.0, every=60.0):
-        said = []
+        reports = []
 
-        def one(place):
+        def meet_at(place):
             try:
-                meet(place, timeout=timeout, report=said.append, every=every)
+                meet(place, timeout=timeout, report=reports.append, every=every)
             except (ValueError, OSError) as error:
                 return error
             return None
@@ -38,51 +38,51 @@ def together(port, monkeypatch):
             Place(f"127.0.0.1:{port}", (counts or {}).get(index, count), index) for index in indices
         ]
         with ThreadPoolExecutor(len(places)) as threads:
-            return list(threads.map(one, places)), said
+            return list(threads.map(meet_at, places)), reports
 
     return run
 
 
-def test_all_go_on_when_all_are_there_and_the_port_is_free(together, port):
-    ended, said = together(2, 1, 0, 3, count=4)
+def test_all_go_on_when_all_are_there_and_the_port_is_free(run_meeting, port):
+    ended, reports = run_meeting(2, 1, 0, 3, count=4)
     assert ended == [None] * 4
-    assert said == []
+    assert reports == []
     socket.create_server(("", port)).close()
 
 
-def test_the_missing_are_named_every_while_and_at_the_end(together):
-    ended, said = together(0, 2, count=5, timeout=1.0, every=0.3)
+def test_missing_processes_are_named_repeatedly_and_at_the_end(run_meeting):
+    ended, reports = run_meeting(0, 2, count=5, timeout=1.0, every=0.3)
     assert [type(error) for error in ended] == [TimeoutError] * 2
     for text in map(str, ended):
         assert re.search(r"processes 1, 3, 4 of 5 have not arrived after 1 s at 127\.0\.0\.1", text)
         assert "arrived: process 0 on" in text
         assert "process 2 on" in text
         assert "--start_timeout" in text
-    assert "processes 1, 3, 4 of 5 have not arrived" in said[0]
+    assert "processes 1, 3, 4 of 5 have not arrived" in reports[0]
 
 
-def test_without_process_0_the_others_say_so(together, port):
-    ended, said = together(1, count=2, timeout=0.6, every=0.2)
+def test_without_process_0_the_others_say_so(run_meeting, port):
+    ended, reports = run_meeting(1, count=2, timeout=0.6, every=0.2)
     assert isinstance(ended[0], TimeoutError)
     assert f"has been waiting for process 0 at 127.0.0.1:{port}" in str(ended[0])
     assert "Connection refused" in str(ended[0])
-    assert said
+    assert reports
 
 
-def test_two_processes_of_one_number_end_all(together):
-    ended, _ = together(0, 1, 1, count=3)
+def test_two_processes_with_one_number_end_all(run_meeting):
+    ended, _ = run_meeting(0, 1, 1, count=3)
     assert len({str(error) for error in ended}) == 1
     assert isinstance(ended[0], ValueError)
     assert "process 1 has arrived twice" in str(ended[0])
 
 
-def test_processes_that_count_differently_end_all(together):
-    ended, _ = together(0, 1, count=3, counts={1: 2})
+def test_processes_that_count_differently_end_all(run_meeting):
+    ended, _ = run_meeting(0, 1, count=3, counts={1: 2})
     assert all("one of 2 processes, but process 0 on" in str(error) for error in ended)
 
 
-def test_strangers_at_the_port_are_let_go(together, port):
-    """Scanners and health checks connect as well, and JAX programs of another kind."""
+def test_strangers_at_the_port_are_turned_away(run_meeting, port):
+    """Scanners and health checks connect as well, and other JAX programs."""
 
     def knock(words):
         for _ in range(100):
@@ -97,7 +97,7 @@ def test_strangers_at_the_port_are_let_go(together, port):
         raise AssertionError("nobody listens")
 
     with ThreadPoolExecutor(3) as threads:
-        meeting = threads.submit(together, 0, 1, count=3, timeout=2.0)
+        meeting = threads.submit(run_meeting, 0, 1, count=3, timeout=2.0)
         assert knock(b"GET / HTTP/1.0\r\n\r\n") == b""
         assert knock(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") == b""
         assert knock(b"[]\n") == b""
@@ -106,7 +106,7 @@ def test_strangers_at_the_port_are_let_go(together, port):
     assert "other JAX programs, or other versions of this one, have connected" in str(ended[0])
 
 
-def test_one_that_leaves_again_is_waited_for(together, port):
+def test_a_process_that_disconnects_is_waited_for(run_meeting, port):
     def come_and_go():
         for _ in range(100):
             try:
@@ -118,12 +118,12 @@ def test_one_that_leaves_again_is_waited_for(together, port):
                 arrivals.time.sleep(0.02)
 
     with ThreadPoolExecutor(2) as threads:
-        meeting = threads.submit(together, 0, count=3, timeout=1.0)
+        meeting = threads.submit(run_meeting, 0, count=3, timeout=1.0)
         come_and_go()
-        ended, said = meeting.result()
+        ended, reports = meeting.result()
     assert "processes 1, 2 of 3 have not arrived" in str(ended[0])
-    assert "process 1 on" in said[0]
-    assert "arrived but has disconnected" in said[0]
+    assert "process 1 on" in reports[0]
+    assert "arrived but has disconnected" in reports[0]
 
 
 def test_a_port_in_use_is_named(port):
@@ -134,9 +134,9 @@ def test_a_port_in_use_is_named(port):
         meet(Place(f"127.0.0.1:{port}", 2, 0), timeout=5, report=print)
 
 
-def test_the_firewall_of_tpus_is_thought_of(together, monkeypatch, port):
+def test_the_error_on_a_tpus_port_names_one_that_is_open(run_meeting, monkeypatch, port):
     monkeypatch.setattr(arrivals, "_TPU_PORT", port)
-    ended, _ = together(1, count=2, timeout=0.3)
+    ended, _ = run_meeting(1, count=2, timeout=0.3)
     assert "JAX_COORDINATOR_PORT=8476" in str(ended[0])
 
 

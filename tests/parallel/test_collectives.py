@@ -44,18 +44,18 @@ def compiled(function, *shapes, specs):
     ids=["all-reduce of four", "of eight", "all-gather", "permute", "reduce-scatter"],
 )
 def test_what_a_program_exchanges(function, expected, sent):
-    """Of (4, 3) float32 on each device: 48 bytes."""
-    (found,) = compiled(function, (32, 3), specs=(P(("data", "fsdp")),))
-    assert found == expected
-    assert found.sent == pytest.approx(sent)
+    """Each device has (4, 3) float32: 48 bytes."""
+    (collective,) = compiled(function, (32, 3), specs=(P(("data", "fsdp")),))
+    assert collective == expected
+    assert collective.sent == pytest.approx(sent)
 
 
 def test_a_loop_counts_as_often_as_it_runs():
     def looped(x):
         return lax.scan(lambda x, _: (lax.psum(x, "data") / 4, None), x, length=7)[0]
 
-    (found,) = compiled(looped, (32, 3), specs=(P(("data", "fsdp")),))
-    assert found == Collective("all-reduce", 4, 48, 7)
+    (collective,) = compiled(looped, (32, 3), specs=(P(("data", "fsdp")),))
+    assert collective == Collective("all-reduce", 4, 48, 7)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ TPU = pathlib.Path(__file__).with_name("tpu_program.txt").read_text()
 
 
 def test_programs_for_tpus():
-    found = find_collectives(TPU, 32)
-    assert found == [
+    collectives = find_collectives(TPU, 32)
+    assert collectives == [
         Collective("reduce-scatter", 16, 2 * 2048 * 2048, 1),
         Collective("collective-permute", 32, 2 * 96 * 384, 4),
         Collective("all-gather", 16, 2 * 384 * 384, 1),
         Collective("all-reduce", 16, 4 * 128, 1),
     ]
-    assert found[0].sent == 2 * 2048 * 2048 * 15 / 16
+    assert collectives[0].sent == 2 * 2048 * 2048 * 15 / 16
 
 
 @pytest.mark.parametrize(
@@ -122,18 +122,18 @@ ENTRY %main (p: {array}) -> {array} {{
   ROOT %loop = {array} while(%p), condition=%limit, body=%body, {trips}
 }}
 """
-    (found,) = find_collectives(text, 16)
-    assert (found, found.dtype) == (expected, "bf16")
-    assert found.groups == tuple((place, place + 8) for place in range(8))
-    assert found.is_between(2, 16)
-    assert found.sent_between(2, 16) == 3 * 2 * 16 * 2 * 128
+    (collective,) = find_collectives(text, 16)
+    assert (collective, collective.dtype) == (expected, "bf16")
+    assert collective.groups == tuple((place, place + 8) for place in range(8))
+    assert collective.is_between(2, 16)
+    assert collective.sent_between(2, 16) == 3 * 2 * 16 * 2 * 128
 
 
 def test_operations_of_one_channel_all_count():
     """As `lax.psum` under `shard_map` makes them; only kernels of one chain are one operation."""
     line = "  %x = f32[8]{0} all-reduce(%y), channel_id=1, replica_groups={{0,1}}, to_apply=%add"
-    (found,) = find_collectives(f"ENTRY %main () -> f32[8] {{\n{line}\n{line}\n}}\n", 2)
-    assert (found.count, found.dtype) == (2, "f32")
+    (collective,) = find_collectives(f"ENTRY %main () -> f32[8] {{\n{line}\n{line}\n}}\n", 2)
+    assert (collective.count, collective.dtype) == (2, "f32")
 
 
 FORMS = {
@@ -149,9 +149,9 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_groups_are_read_in_every_form(form):
     line = f"  %x = f32[8]{{0}} all-reduce(%y), channel_id=1, {FORMS[form]}, to_apply=%add"
-    (found,) = find_collectives(f"ENTRY %main () -> f32[8] {{\n{line}\n}}\n", 8)
-    assert found.groups == ((0, 2, 4, 6), (1, 3, 5, 7))
-    assert found.devices == 4
+    (collective,) = find_collectives(f"ENTRY %main () -> f32[8] {{\n{line}\n}}\n", 8)
+    assert collective.groups == ((0, 2, 4, 6), (1, 3, 5, 7))
+    assert collective.devices == 4
 
 
 @pytest.mark.parametrize(
@@ -163,10 +163,10 @@ def test_groups_are_read_in_every_form(form):
         ("(f32[8]{0}, f32[16]{0})", "all-reduce", 96),
     ],
 )
-def test_what_starts_an_operation_counts_its_results(result, kind, size):
+def test_the_start_of_an_operation_counts_its_results(result, kind, size):
     line = f"  %x = {result} {kind}-start(%y), channel_id=1, replica_groups={{{{0,1}},{{2,3}}}}"
-    (found,) = find_collectives(f"ENTRY %main () -> f32[8] {{\n{line}\n}}\n", 4)
-    assert found.size == size
+    (collective,) = find_collectives(f"ENTRY %main () -> f32[8] {{\n{line}\n}}\n", 4)
+    assert collective.size == size
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_starts_an_operation_counts_its_results(result, kind, size):
         ("collective-permute", ((3, 4), (4, 3)), 1000),
     ],
 )
-def test_what_goes_from_slice_to_slice(kind, groups, between):
+def test_what_is_sent_between_slices(kind, groups, between):
     """Two slices of four devices; 1000 bytes."""
     each = Collective(kind, max(map(len, groups)), 1000, 1, groups)
     assert each.sent_between(2, 8) == pytest.approx(between)

@@ -1,4 +1,4 @@
-"""Parameters split over devices: where they lie, and that a run is the same run."""
+"""Parameters split over devices: where they are placed, and that runs stay the same."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def test_devices_that_share_parameters_are_neighbours():
         ({"fsdp": 2}, r"fsdp=2 would split no parameter: .* the largest is \(16, 64\); set fsdp=1"),
     ],
 )
-def test_what_is_refused(changes, message, data_dir, tmp_path):
+def test_bad_settings_are_refused(changes, message, data_dir, tmp_path):
     with pytest.raises(ValueError, match=message):
         training.train(small_config(data_dir, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -78,7 +78,7 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def runs(data_dir, tmp_path_factory):
-    """The same run, every device with all parameters, and with an eighth of them."""
+    """The same run twice: each device has all parameters, or an eighth of them."""
     paths = {}
     for fsdp in (1, 8):
         paths[fsdp] = tmp_path_factory.mktemp("fsdp") / f"{fsdp}"
@@ -91,7 +91,7 @@ def losses(path):
 
 
 @pytest.mark.long
-def test_a_run_is_the_same_run(runs):
+def test_splitting_parameters_does_not_change_a_run(runs):
     assert losses(runs[8]) == pytest.approx(losses(runs[1]), rel=1e-5)
     reports = [json.loads((run / "evaluation.json").read_text())["rows"] for run in runs.values()]
     for ours, theirs in zip(*reports, strict=True):
@@ -104,7 +104,7 @@ def test_every_device_holds_its_share_of_what_is_split(runs, data_dir):
     state = program.create(jax.random.key(0))
     kernel = state.params["block_1"]["mlp"]["fc1"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (128, 64)
-    # AdamW keeps two moments of it, placed likewise.
+    # AdamW keeps two moments of it, placed alike.
     shares = [
         x.addressable_shards[0].data.shape
         for x in jax.tree.leaves(state.opt_state)
@@ -126,7 +126,7 @@ def test_a_checkpoint_fits_every_mesh(runs, saved, restored):
 
 
 @pytest.mark.long
-def test_the_mesh_may_change_when_a_run_goes_on(runs, data_dir, tmp_path):
+def test_the_mesh_may_change_when_a_run_resumes(runs, data_dir, tmp_path):
     """The second half in groups of two, after a first half in one of eight."""
     run = tmp_path / "run"
     shutil.copytree(runs[8], run)
@@ -144,7 +144,7 @@ def test_weights_start_a_run_on_a_split_mesh(runs, data_dir):
 
 
 def test_what_is_exchanged_does_not_grow_with_the_batch(data_dir):
-    """Parameters are gathered; activations would be where modules' results were not kept split."""
+    """Parameters are gathered; activations would be if modules' results were not kept split."""
 
     def sent(batch_size):
         config = small_config(data_dir, fsdp=8, batch_size=batch_size, **WIDE)

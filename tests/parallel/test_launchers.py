@@ -29,7 +29,7 @@ EIGHT = "0,1,2,3,4,5,6,7"
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Sets variables, where JAX looks for them, too; none of a launcher is set before."""
+    """Sets variables, also for JAX; those of launchers are removed first."""
     for name in list(launchers.os.environ):
         if name.startswith(("SLURM_", "OMPI_", "JAX_", "CUDA_", "ROCR_", "HIP_")):
             monkeypatch.delenv(name)
@@ -110,7 +110,7 @@ def test_one_of_several_tasks_is_not_alone(environment, name):
         (BY_HAND | {"JAX_LOCAL_DEVICE_IDS": "all"}, "JAX_LOCAL_DEVICE_IDS='all'"),
     ],
 )
-def test_variables_that_make_no_sense(environment, variables, message):
+def test_invalid_variables_are_named(environment, variables, message):
     environment(variables)
     with pytest.raises(ValueError, match=message):
         find_place()
@@ -130,23 +130,25 @@ def test_multi_host_without_other_hosts(environment, variables, message):
 
 
 def test_what_jax_is_started_with(environment, monkeypatch):
-    given = {}
-    monkeypatch.setattr(arrivals, "meet", lambda place, **_: given.update(place=place))
-    monkeypatch.setattr(hosts, "introduce", lambda *_, **__: given.update(introduced=True))
+    recorded = {}
+    monkeypatch.setattr(arrivals, "meet", lambda place, **_: recorded.update(place=place))
+    monkeypatch.setattr(hosts, "introduce", lambda *_, **__: recorded.update(introduced=True))
     monkeypatch.setattr(endings, "name_lost_hosts_at_abort", lambda _: None)
     monkeypatch.setattr(
-        jax.distributed, "initialize", lambda *args, **options: given.update(args=args, **options)
+        jax.distributed,
+        "initialize",
+        lambda *args, **options: recorded.update(args=args, **options),
     )
     environment(SLURM)
     parallel.start(multi_host=True, timeout=1800)
-    assert given["args"] == ("node6:62344", 8, 5)
-    assert given["local_device_ids"] == [2, 3]
-    assert given["cluster_detection_method"] == "deactivate"
-    assert given["initialization_timeout"] == 1800
-    assert given["introduced"]
+    assert recorded["args"] == ("node6:62344", 8, 5)
+    assert recorded["local_device_ids"] == [2, 3]
+    assert recorded["cluster_detection_method"] == "deactivate"
+    assert recorded["initialization_timeout"] == 1800
+    assert recorded["introduced"]
 
 
-def test_alone_nothing_is_started(environment, monkeypatch):
+def test_a_single_process_starts_nothing(environment, monkeypatch):
     environment({})
     monkeypatch.setattr(jax.distributed, "initialize", None)  # a call would fail
     parallel.start()

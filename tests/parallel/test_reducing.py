@@ -1,4 +1,4 @@
-"""The dtype in which devices sum gradients of kernels: what it changes, and what it exchanges."""
+"""The dtype in which devices sum gradients of kernels: what it changes, and what is exchanged."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from tests.training.runs import small_config
 
 
 class Mixed(nn.Module):
-    """Every kind of module that has a kernel; one whose first axis is not the batch."""
+    """Every kind of module with a kernel; in one, the first axis is not the batch."""
 
     dtype: jnp.dtype = jnp.float32
 
@@ -30,7 +30,7 @@ class Mixed(nn.Module):
 
 
 def gradients(model, reduce_dtype, x, params):
-    """Of the sum of squares, with x split over all devices."""
+    """Gradients of the sum of squares; x is split over devices."""
     mesh = parallel.data_mesh()
 
     def loss(params, x):
@@ -51,23 +51,23 @@ def images():
 def test_gradients_are_the_same_but_for_rounding(reduce_dtype, rtol, images):
     params = Mixed().init(jax.random.key(0), images)
     expected = gradients(Mixed(), None, images, params)
-    found = gradients(Mixed(), reduce_dtype, images, params)
+    actual = gradients(Mixed(), reduce_dtype, images, params)
 
-    def norm_of(tree):
+    def norms(tree):
         return {name: np.linalg.norm(x) for name, x in leaves(tree).items()}
 
-    difference = norm_of(jax.tree.map(jnp.subtract, found, expected))
-    for name, size in norm_of(expected).items():
+    difference = norms(jax.tree.map(jnp.subtract, actual, expected))
+    for name, size in norms(expected).items():
         assert difference[name] <= rtol * size, name
     if reduce_dtype == "bfloat16":  # and kernels are rounded, if their axis is the batch
-        assert difference["params/conv/kernel"] > 1e-4 * norm_of(expected)["params/conv/kernel"]
+        assert difference["params/conv/kernel"] > 1e-4 * norms(expected)["params/conv/kernel"]
 
 
-class Own(nn.Dense):
-    """As nn.Dense."""
+class InheritingCall(nn.Dense):
+    """Like nn.Dense."""
 
 
-class OwnCall(nn.Dense):
+class OverridingCall(nn.Dense):
     """Overrides the call, so its input may be anything."""
 
     @nn.compact
@@ -75,13 +75,15 @@ class OwnCall(nn.Dense):
         return super().__call__(x.swapaxes(0, 1)).swapaxes(0, 1)
 
 
-@pytest.mark.parametrize(("kind", "is_rounded"), [(nn.Dense, True), (Own, True), (OwnCall, False)])
-def test_subclasses_with_the_same_call_are_summed_alike(kind, is_rounded, images):
+@pytest.mark.parametrize(
+    ("kind", "is_rounded"), [(nn.Dense, True), (InheritingCall, True), (OverridingCall, False)]
+)
+def test_only_subclasses_that_inherit_the_call_are_rounded(kind, is_rounded, images):
     images = images.reshape(16, 16, 3)
     params = kind(4).init(jax.random.key(0), images)
     expected = gradients(kind(4), None, images, params)["params"]["kernel"]
-    found = gradients(kind(4), "bfloat16", images, params)["params"]["kernel"]
-    error = np.abs(found - expected).max() / np.abs(expected).max()
+    actual = gradients(kind(4), "bfloat16", images, params)["params"]["kernel"]
+    error = np.abs(actual - expected).max() / np.abs(expected).max()
     assert (error > 1e-4) == is_rounded
     assert error < 0.02
 
@@ -114,7 +116,7 @@ def test_shares_are_not_rounded_again_where_the_sum_is_wider(images):
     assert gradient("bfloat16") in (262.0, 264.0)  # bfloat16 has only even numbers there
 
 
-def test_noise_that_an_interceptor_puts_into_a_module_stays(images):
+def test_noise_from_an_interceptor_is_kept(images):
     injected = noise.InjectedModule(
         Mixed(), noise.LinearTransform(noise.CyclicShift(0.3)), at="conv", point="output"
     )
@@ -131,7 +133,7 @@ def sent_by_dtype(data_dir, tmp_path, **changes):
     """Bytes that a device sends to sum gradients, before the CPU's compiler widens bfloat16."""
     config = small_config(data_dir, **changes)
     program = create_program(build(config), parallel.training_mesh())
-    batch = {  # of a size that no other test compiles: nothing is dumped of what is in the cache
+    batch = {  # a size that no other test compiles, as programs in the cache are not dumped
         "image": jax.ShapeDtypeStruct((24, 8, 8, 1), jnp.uint8),
         "label": jax.ShapeDtypeStruct((24,), jnp.int32),
     }
@@ -173,8 +175,8 @@ def test_kernels_are_exchanged_in_the_stated_dtype(dtype, reduce_dtype, wide, da
 @pytest.mark.parametrize(
     "changes", [{"fsdp": 8}, {"accumulate": 2}, {"optimizer.freeze": ("head/.*",)}]
 )
-def test_a_run_is_the_same_run(changes, data_dir, tmp_path):
-    """Where parameters are split, gradients accumulated, or some parameters frozen."""
+def test_the_dtype_changes_a_run_only_by_rounding(changes, data_dir, tmp_path):
+    """With split parameters, accumulated gradients, or frozen parameters."""
     losses = {}
     for reduce_dtype in (None, "float32", "bfloat16"):
         run = tmp_path / str(reduce_dtype)

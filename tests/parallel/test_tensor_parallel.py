@@ -1,4 +1,4 @@
-"""Matrix products split over devices: where arrays lie, what is exchanged, and the same run."""
+"""Matrix products split over devices: placements, exchanges, and that runs stay the same."""
 
 import collections
 import itertools
@@ -47,7 +47,7 @@ SPLIT = parallel.MatmulSplit(
         ("params/head/kernel", (128, 512), (None, "fsdp")),
     ],
 )
-def test_where_arrays_lie(path, shape, expected):
+def test_where_arrays_are_placed(path, shape, expected):
     mesh = parallel.training_mesh(2, 2)
     (place,) = parallel.place({path: np.empty(shape)}, mesh, SPLIT).values()
     assert place.spec == PartitionSpec(*expected)
@@ -62,7 +62,7 @@ def test_devices_that_share_products_are_neighbours():
 
 
 def devices_of_hosts(*sizes):
-    """Stand-ins for the devices of hosts, in an order that takes one of each in turn."""
+    """Stand-ins for the devices of hosts, in an order that takes turns between hosts."""
     devices = [
         types.SimpleNamespace(process_index=host, id=100 * host + number)
         for host, size in enumerate(sizes)
@@ -113,7 +113,7 @@ def test_devices_that_share_products_are_on_one_host(sizes, message):
         ),
     ],
 )
-def test_what_is_refused(changes, message, data_dir, tmp_path):
+def test_bad_settings_are_refused(changes, message, data_dir, tmp_path):
     with pytest.raises((ValueError, TypeError), match=message):
         training.train(small_config(data_dir, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -134,15 +134,15 @@ def test_families_without_rules_are_refused(model, options, data_dir, tmp_path):
         training.train(config, tmp_path / "run")
 
 
-def moved(config, mesh, steps=3):
+def train_steps(config, mesh, steps=3):
     """The state after some steps, and the metrics of each."""
     experiment = build(config)
     program = create_program(experiment, mesh)
     state, metrics = program.create(jax.random.key(0)), []
     with experiment.task.open_batches() as batches:
         first = itertools.islice(batches, steps)
-        for moved_on, each in advance(program, state, first, program.constants(experiment)):
-            state = moved_on
+        for new_state, each in advance(program, state, first, program.constants(experiment)):
+            state = new_state
             metrics.append(jax.device_get(each))
     return state, metrics
 
@@ -168,9 +168,9 @@ EVERYTHING = {
 }
 
 
-def assert_same_run(config, mesh, alone):
-    expected_state, expected = alone
-    state, metrics = moved(config, mesh)
+def assert_same_run(config, mesh, one_device_run):
+    expected_state, expected = one_device_run
+    state, metrics = train_steps(config, mesh)
     for ours, theirs in zip(metrics, expected, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
@@ -180,8 +180,8 @@ def assert_same_run(config, mesh, alone):
 
 
 @pytest.fixture(scope="module")
-def alone(data_dir):
-    return moved(small_config(data_dir, **EVERYTHING), mesh_of(1))
+def one_device_run(data_dir):
+    return train_steps(small_config(data_dir, **EVERYTHING), mesh_of(1))
 
 
 @pytest.mark.long
@@ -192,11 +192,11 @@ def alone(data_dir):
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("model x data", "model of 4")),
     ],
 )
-def test_a_run_is_that_of_one_device(name, alone, data_dir):
+def test_a_run_equals_that_of_one_device(name, one_device_run, data_dir):
     """With dropout, stochastic depth, noise over the batch, and recomputed activations."""
     devices, fsdp, shared = MESHES[name]
     config = small_config(data_dir, fsdp=fsdp, tensor_parallel=shared, **EVERYTHING)
-    assert_same_run(config, mesh_of(devices, fsdp, shared), alone)
+    assert_same_run(config, mesh_of(devices, fsdp, shared), one_device_run)
 
 
 @pytest.mark.long
@@ -229,9 +229,9 @@ def test_other_models_and_noises(model, options, section, data_dir):
     sizes = {"image_size": 8, "patch_size": 4, "dim": 32, "depth": 2, "num_heads": 4}
     config.model = training.model_config(model, **sizes | options)
     config.noise = training.noise_config(train=True, layer=2, **section)
-    alone = moved(config, mesh_of(1))
+    one_device_run = train_steps(config, mesh_of(1))
     config.tensor_parallel = 4
-    assert_same_run(config, mesh_of(8, 1, 4), alone)
+    assert_same_run(config, mesh_of(8, 1, 4), one_device_run)
 
 
 def exchanges(config, mesh, program):
@@ -257,37 +257,39 @@ def exchanges(config, mesh, program):
             std=(0.5,),
         )
         lowered = traced.lower()
-    found = collections.Counter()
+    counts = collections.Counter()
     for each in parallel.find_collectives(lowered.compile().as_text(), mesh.size):
         if all(group[0] // 2 == group[-1] // 2 for group in each.groups):
-            found[each.kind, each.size] += each.count
-    return found
+            counts[each.kind, each.size] += each.count
+    return counts
 
 
 @pytest.mark.parametrize(
     ("program", "passes", "of_all", "of_class"), [("training", 2, 5, 9), ("evaluation", 1, 2, 2)]
 )
-def test_branches_exchange_results_alone(program, passes, of_all, of_class, data_dir):
+def test_branches_exchange_only_results(program, passes, of_all, of_class, data_dir):
     """Two blocks of two branches each, over two devices that have 80 tokens, 16 of them of classes.
 
-    The last block's branches return these alone, and its attention passes gradients to all. Of its
-    projection to queries, keys and values the gradients of the class tokens are exchanged, in place
-    of the kernel.
+    The last block's branches return only those 16, and its attention passes gradients to all. The
+    gradients of its projection to queries, keys and values are exchanged for the class tokens,
+    instead of its kernel.
     """
     changes = TWO_BLOCKS | {"model.dropout": 0.1, "model.drop_path": 0.1, "noise.train": True}
     config = small_config(data_dir, tensor_parallel=2, batch_size=64, **changes)
     config["evaluation"].batch_size = 16
-    found = exchanges(config, parallel.training_mesh(1, 2), program)
+    exchanged = exchanges(config, parallel.training_mesh(1, 2), program)
     examples = 64 // 4
-    sums = {size: found.pop((kind, size)) for kind, size in [*found] if kind == "all-reduce"}
+    sums = {
+        size: exchanged.pop((kind, size)) for kind, size in [*exchanged] if kind == "all-reduce"
+    }
     whole = 4 * 128 * examples * 5
     results = whole * of_all + 4 * 128 * examples * of_class
     # XLA joins one sum of all tokens with sums of the class tokens.
     assert sums[whole] == of_all - (program == "training")
     assert 0 <= sum(size * count for size, count in sums.items()) - results < 64  # sums of squares
     # Rows of the first kernel to queries, keys and values, each device's half, for heads.
-    assert found.pop(("all-to-all", 4 * 128 * 3 * 128 // 2)) == passes
-    assert all(size <= 4 * 3 * 128 for _, size in found)  # biases
+    assert exchanged.pop(("all-to-all", 4 * 128 * 3 * 128 // 2)) == passes
+    assert all(size <= 4 * 3 * 128 for _, size in exchanged)  # biases
 
 
 @pytest.mark.parametrize(("program", "passes"), [("training", 2), ("evaluation", 1)])
@@ -300,9 +302,9 @@ def test_attention_and_mlp_in_parallel(program, passes, data_dir):
             "vit_22b", image_size=8, patch_size=4, dim=128, depth=2, num_heads=4
         )
         config["evaluation"].batch_size = 16
-        found = exchanges(config, parallel.training_mesh(1, 2), program)
-        others.append({key: count for key, count in found.items() if key[0] != "all-reduce"})
-        sums.append(sum(size * n for (kind, size), n in found.items() if kind == "all-reduce"))
+        exchanged = exchanges(config, parallel.training_mesh(1, 2), program)
+        others.append({key: count for key, count in exchanged.items() if key[0] != "all-reduce"})
+        sums.append(sum(size * n for (kind, size), n in exchanged.items() if kind == "all-reduce"))
     examples = (128 - 64) // 4  # of a group
     assert sums[1] - sums[0] == 4 * 128 * examples * (2 * 2 * 4 + 1) * passes
     assert others[0] == others[1]  # of kernels and biases
@@ -310,7 +312,7 @@ def test_attention_and_mlp_in_parallel(program, passes, data_dir):
 
 @pytest.fixture(scope="module")
 def runs(data_dir, tmp_path_factory):
-    """The same run, every device with all of each product, and in groups of two that share them."""
+    """The same run twice: each device computes whole products, or two devices share them."""
     paths = {}
     for shared in (1, 2):
         paths[shared] = tmp_path_factory.mktemp("shared") / f"{shared}"
@@ -356,7 +358,7 @@ def test_training_and_evaluation_are_the_same(runs):
 @pytest.mark.parametrize(
     ("saved", "changes"), [pytest.param(2, {}, marks=pytest.mark.slow), (2, {"fsdp": 2}), (1, {})]
 )
-def test_the_mesh_may_change_when_a_run_goes_on(saved, changes, runs, data_dir, tmp_path):
+def test_the_mesh_may_change_when_a_run_resumes(saved, changes, runs, data_dir, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs[saved], run)
     shutil.rmtree(run / "checkpoints" / "4")
@@ -391,8 +393,8 @@ def test_weights_start_a_run(runs, data_dir):
     assert state.params["block_1"]["mlp"]["fc2"]["kernel"].sharding.spec == PartitionSpec("model")
 
 
-def test_evaluation_goes_without_the_groups_where_they_do_not_fit(runs, monkeypatch):
-    """A run that was trained with other devices than there are now."""
+def test_evaluation_drops_groups_that_do_not_fit(runs, monkeypatch):
+    """For a run that was trained on other devices than there are now."""
     config = training.restore(runs[2], mesh=parallel.data_mesh()).experiment.config
     config.tensor_parallel, config.fsdp = 3, 2
     assert training.evaluating._mesh(config).axis_names == ("data", "fsdp")
@@ -410,15 +412,15 @@ def test_several_runs_in_one_program_are_refused(data_dir):
 @pytest.mark.parametrize("name", sorted(noises(16, 4)))
 def test_noise_is_exact(name, fsdp):
     """Forward and backward, on examples that are whole on each of two devices."""
-    mesh, each = parallel.training_mesh(fsdp, 2), noises(16, 4)[name]
+    mesh, kind = parallel.training_mesh(fsdp, 2), noises(16, 4)[name]
     x, g = jax.random.normal(jax.random.key(0), (2, 16, 5, 3))
 
     def both(x, g):
-        noisy, backward = jax.vjp(lambda x: each(jax.random.key(1), x), x)
+        noisy, backward = jax.vjp(lambda x: kind(jax.random.key(1), x), x)
         return noisy, *backward(g)
 
     expected = jax.jit(both)(x, g)
     split = parallel.split_batch(mesh)
-    found = jax.jit(both)(*jax.device_put((x, g), split))
-    for ours, theirs in zip(found, expected, strict=True):
+    actual = jax.jit(both)(*jax.device_put((x, g), split))
+    for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)

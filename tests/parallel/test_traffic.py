@@ -48,7 +48,7 @@ ROWS = 2 * 32 * 4
     ("lines", "expected"),
     [
         (["ROOT %y = f32[32,32]{1,0} fusion(%x), kind=kLoop, calls=%half"], 2 * KB),
-        # Twice the same operand is read once.
+        # An operand that is used twice is read once.
         (["ROOT %y = f32[32,32]{1,0} add(%x, %x)"], 2 * KB),
         (["%b = f32[1024]{0} bitcast(%x)", "ROOT %t = (f32[1024]{0}) tuple(%b)"], 0),
         (["ROOT %y = f32[2,32]{1,0} fusion(%x, %i), kind=kLoop, calls=%rows"], 2 * ROWS + 4),
@@ -60,7 +60,7 @@ ROWS = 2 * 32 * 4
             ],
             2 * ROWS + 2 * ROWS + 4,
         ),
-        # What a library's kernel needs beside its result is no traffic of the result.
+        # The scratch memory of a library's kernel does not count.
         (
             [
                 "%g = (f32[32,32]{1,0}, s8[4194304]{0}) custom-call(%x, /*index=1*/%x), "

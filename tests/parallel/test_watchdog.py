@@ -1,4 +1,4 @@
-"""A run that stands still is reported once, with what it waits for."""
+"""A run that stalls is reported once, with what it waits for."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ def wait_for(reports, seconds=20.0):
         threading.Event().wait(0.02)
 
 
-def test_a_run_that_stands_still_is_reported_once_with_its_stack():
+def test_a_run_that_stalls_is_reported_once_with_its_stack():
     reports = []
     with parallel.watchdog(0.3, reports.append):
         parallel.note_progress("step 7")
@@ -37,7 +37,7 @@ def test_a_run_that_stands_still_is_reported_once_with_its_stack():
     assert f'File "{__file__}"' in reports[0]
 
 
-def test_it_speaks_again_of_another_standstill_and_not_before_anything_began():
+def test_another_stall_is_reported_and_none_before_anything_began():
     reports = []
     with parallel.watchdog(0.2, reports.append):
         time.sleep(0.5)

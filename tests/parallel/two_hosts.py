@@ -1,6 +1,6 @@
-"""One of two processes that are told different things; prints what became of each, as JSON.
+"""One of two processes with different settings; prints the outcome of each case, as JSON.
 
-The first argument is a directory for both, the second one of this process.
+The first argument is a directory for both, the second one for this process.
 """
 
 import json
@@ -15,7 +15,7 @@ FIRST = OWN.name == "0"
 
 
 def outcome(call, *args, **options):
-    """What it returns, or the error's type and text."""
+    """What a call returns, or its error's type and text."""
     try:
         return call(*args, **options)
     except Exception as error:
