@@ -42,29 +42,29 @@ def test_a_shuffled_order_tells_nothing(batch_size):
 
 
 def test_bits_and_purity_rise_together():
-    found = [batches_of(share, 10) for share in (1, 0.8, 0.6, 0.4, 0.2, 0)]
+    all_batches = [batches_of(share, 10) for share in (1, 0.8, 0.6, 0.4, 0.2, 0)]
     for measure in (evaluation.purity, evaluation.label_bits_per_batch):
-        values = [measure(LABELS, batches) for batches in found]
+        values = [measure(LABELS, batches) for batches in all_batches]
         assert values == sorted(values)
 
 
 def test_bits_are_the_expected_log_ratio_of_the_two_accounts():
-    """All batches of 3 labels, as often as the account with a home class has them."""
+    """All batches of 3 labels, as often as the account with a home class says."""
     frequencies, share = np.array([0.25, 0.75]), 0.5
     labels, expected = [], 0.0
     for triple in itertools.product(range(2), repeat=3):
-        alone = np.prod(frequencies[list(triple)])
-        together = sum(
+        independent = np.prod(frequencies[list(triple)])
+        with_home = sum(
             frequencies[home]
             * np.prod([share * (y == home) + (1 - share) * frequencies[y] for y in triple])
             for home in range(2)
         )
-        expected += together * math.log2(together / alone)
-        labels += round(together * 2048) * list(triple)  # the probabilities are 2048ths
+        expected += with_home * math.log2(with_home / independent)
+        labels += round(with_home * 2048) * list(triple)  # the probabilities are 2048ths
     labels = np.array(labels, np.int32)
-    found = evaluation.label_bits_per_batch(labels, np.arange(len(labels)) // 3)
+    actual = evaluation.label_bits_per_batch(labels, np.arange(len(labels)) // 3)
     assert np.bincount(labels) / len(labels) == pytest.approx(frequencies)
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert actual == pytest.approx(expected, rel=1e-4)
 
 
 def test_batches_of_many_classes_do_not_overflow():
@@ -75,7 +75,7 @@ def test_batches_of_many_classes_do_not_overflow():
 
 @pytest.mark.parametrize("counts", [(3, 3, 4), (2, 3, 1), (1,) * 9, (1,) * 58])
 def test_a_batch_with_all_classes_has_no_other_home(counts):
-    """Where rounding makes the classes' shares sum to a little more than 1, too."""
+    """Even if rounding makes the classes' shares sum to a little more than 1."""
     labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
     bits = evaluation.label_bits_per_batch(labels, np.zeros(len(labels), np.int64))
     assert np.isfinite(bits)

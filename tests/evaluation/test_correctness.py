@@ -28,49 +28,49 @@ def draw(seed, n=400):
 def test_a_prediction_is_correct_if_it_is_any_label_of_the_set():
     """As in the published evaluation of ReaL: top-k is correct if one of the k is in the set."""
     logits, labels, sets = draw(0)
-    found = Predictions.of(logits, labels, sets)
+    actual = Predictions.of(logits, labels, sets)
     order = np.argsort(-logits, axis=1, kind="stable")  # of equal logits the smaller class first
     for k in (1, 2, 5):
         top = order[:, :k]
         expected = [
             bool({*row} & {*members[members >= 0]}) for row, members in zip(top, sets, strict=True)
         ]
-        np.testing.assert_array_equal(found.rank < k, expected)
+        np.testing.assert_array_equal(actual.rank < k, expected)
     np.testing.assert_array_equal(
-        evaluation.is_correct(found.predicted, labels, sets), found.rank < 1
+        evaluation.is_correct(actual.predicted, labels, sets), actual.rank < 1
     )
     softmax = special.softmax(logits.astype(np.float64), axis=1)
     likelihood = [
         row[members[members >= 0]].sum() for row, members in zip(softmax, sets, strict=True)
     ]
-    np.testing.assert_allclose(found.nll, -np.log(likelihood), rtol=1e-5)
+    np.testing.assert_allclose(actual.nll, -np.log(likelihood), rtol=1e-5)
 
 
-def test_it_is_the_same_with_jax():
+def test_scores_are_the_same_in_jax():
     logits, labels, sets = draw(1)
     expected = Predictions.of(logits, labels, sets)
     batch = {"label": jnp.array(labels), "label_set": jnp.array(sets)}
-    found = jax.jit(evaluation.score_logits)(jnp.array(logits), batch)
-    np.testing.assert_array_equal(found["rank"], expected.rank)
-    np.testing.assert_array_equal(found["predicted"], expected.predicted)
-    np.testing.assert_allclose(found["nll"], expected.nll, rtol=1e-5)
+    actual = jax.jit(evaluation.score_logits)(jnp.array(logits), batch)
+    np.testing.assert_array_equal(actual["rank"], expected.rank)
+    np.testing.assert_array_equal(actual["predicted"], expected.predicted)
+    np.testing.assert_allclose(actual["nll"], expected.nll, rtol=1e-5)
 
 
 def test_sets_of_one_label_are_labels():
     logits, labels, _ = draw(2)
     sets = np.full((len(labels), 3), -1, np.int32)
     sets[:, 1] = labels
-    one, other = Predictions.of(logits, labels, sets), Predictions.of(logits, labels)
-    np.testing.assert_array_equal(one.rank, other.rank)
-    np.testing.assert_allclose(one.nll, other.nll, rtol=1e-6)
+    from_sets, from_labels = Predictions.of(logits, labels, sets), Predictions.of(logits, labels)
+    np.testing.assert_array_equal(from_sets.rank, from_labels.rank)
+    np.testing.assert_allclose(from_sets.nll, from_labels.nll, rtol=1e-6)
 
 
 def test_logits_that_are_not_numbers_are_not_correct():
     logits, labels, sets = draw(3)
     logits[5] = np.nan
-    found = Predictions.of(logits, labels, sets)
-    assert np.isnan(found.nll[5])
-    assert not np.isnan(np.delete(found.nll, 5)).any()
+    actual = Predictions.of(logits, labels, sets)
+    assert np.isnan(actual.nll[5])
+    assert not np.isnan(np.delete(actual.nll, 5)).any()
 
 
 def test_metrics_see_a_label_that_the_prediction_equals_only_if_it_is_correct():
@@ -119,7 +119,7 @@ def several():
 
 @pytest.mark.parametrize("restricts", [False, True])
 def test_evaluations_agree_on_what_is_correct(several, restricts):
-    """One pass, several, with noise of strength 0, by hand, and of representations."""
+    """Without noise, with noise of strength 0, in a clean pass, and by `batch_logits`."""
     dataset, variables, logits = several
     expected = Predictions.of(logits, dataset.labels, dataset.label_sets)
     if restricts:
@@ -134,7 +134,7 @@ def test_evaluations_agree_on_what_is_correct(several, restricts):
         noise.LinearTransform(noise.CyclicShift(0.0)), point="block_input", layer=2
     )
     model = Linear(num_classes=CLASSES, injection=still)
-    found = [
+    actual = [
         evaluation.predict(
             model,
             variables,
@@ -147,13 +147,13 @@ def test_evaluations_agree_on_what_is_correct(several, restricts):
     ]
     clean = evaluation.clean_pass(model, variables, dataset, layers=(), mesh=mesh, **PIXELS)
     assert clean.logits.shape == (97, dataset.num_classes)
-    for one in [*found, clean.predictions]:
-        np.testing.assert_array_equal(one.rank < 1, expected.rank < 1)
-        np.testing.assert_array_equal(one.rank < 3, expected.rank < 3)
-        np.testing.assert_allclose(one.nll, expected.nll, rtol=1e-4, atol=1e-5)
+    for each in [*actual, clean.predictions]:
+        np.testing.assert_array_equal(each.rank < 1, expected.rank < 1)
+        np.testing.assert_array_equal(each.rank < 3, expected.rank < 3)
+        np.testing.assert_allclose(each.nll, expected.nll, rtol=1e-4, atol=1e-5)
         names = np.array(dataset.class_names)
         np.testing.assert_array_equal(
-            names[one.predicted], np.array(tuple("abcdefghijkl"))[expected.predicted]
+            names[each.predicted], np.array(tuple("abcdefghijkl"))[expected.predicted]
         )
     by_hand = evaluation.batch_logits(
         model, variables, dataset.images, noise=False, classes=dataset.outputs, **PIXELS
@@ -161,13 +161,13 @@ def test_evaluations_agree_on_what_is_correct(several, restricts):
     np.testing.assert_allclose(by_hand, clean.logits, rtol=1e-5, atol=1e-5)
 
 
-def test_of_several_draws_the_probabilities_are_those_of_the_classes_that_count(several):
+def test_several_draws_of_restricted_classes_give_probabilities(several):
     dataset, variables, _ = several
     loud = noise.Injection(noise.Gaussian(strength=0.5), point="block_input", layer=2)
     protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=97, draws=3)
     model = Linear(num_classes=CLASSES, injection=loud)
     restricted = dataset.restricted()
-    found = evaluation.predict(
+    actual = evaluation.predict(
         model, variables, restricted, protocol, mesh=parallel.data_mesh(), **PIXELS
     )
     single = evaluation.predict(
@@ -178,11 +178,11 @@ def test_of_several_draws_the_probabilities_are_those_of_the_classes_that_count(
         mesh=parallel.data_mesh(),
         **PIXELS,
     )
-    assert found.nll.mean() != single.nll.mean()
-    assert (np.exp(-found.nll) <= 1 + 1e-5).all()
+    assert actual.nll.mean() != single.nll.mean()
+    assert (np.exp(-actual.nll) <= 1 + 1e-5).all()
 
 
-def test_padding_of_batches_is_no_example(several):
+def test_targets_of_padding_have_label_0(several):
     dataset, *_ = several
     targets = dataset.targets(np.array([3, -1]))
     assert targets["label"].tolist() == [dataset.labels[3], 0]
@@ -192,11 +192,11 @@ def test_padding_of_batches_is_no_example(several):
 def test_a_relabelled_set_keeps_what_is_correct(several):
     dataset, *_ = several
     order = np.roll(np.arange(CLASSES), 5)
-    again = dataset.relabelled(order, [str(i) for i in range(CLASSES)])
-    np.testing.assert_array_equal(again.labels, order[dataset.labels])
-    np.testing.assert_array_equal(again.label_sets < 0, dataset.label_sets < 0)
-    np.testing.assert_array_equal(again.label_sets[:, 1], again.labels)
-    assert again.occurring.tolist() == sorted(order[dataset.occurring].tolist())
+    relabelled = dataset.relabelled(order, [str(i) for i in range(CLASSES)])
+    np.testing.assert_array_equal(relabelled.labels, order[dataset.labels])
+    np.testing.assert_array_equal(relabelled.label_sets < 0, dataset.label_sets < 0)
+    np.testing.assert_array_equal(relabelled.label_sets[:, 1], relabelled.labels)
+    assert relabelled.occurring.tolist() == sorted(order[dataset.occurring].tolist())
     part = data.select(dataset, np.array([5, 2]))
     np.testing.assert_array_equal(part.label_sets, dataset.label_sets[[5, 2]])
     assert part.restricted().num_classes == 5

@@ -133,11 +133,11 @@ def test_random_noise_depends_neither_on_devices_nor_on_order(variables, odd, la
 def test_a_random_layer_is_drawn_for_each_batch_on_any_number_of_devices(variables, odd):
     model = Linear(injection=noise.Injection(OPTIMAL, layer="random"))
     protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=50)
-    one, eight = (
+    on_one, on_eight = (
         evaluation.predict(model, variables, odd, protocol, mesh=mesh_of(n), seed=3, **PIXELS)
         for n in (1, 8)
     )
-    np.testing.assert_allclose(one.nll, eight.nll, rtol=1e-4)
+    np.testing.assert_allclose(on_one.nll, on_eight.nll, rtol=1e-4)
     layers = [
         evaluation.predict(
             Linear(injection=noise.Injection(OPTIMAL, layer=n)),
@@ -152,7 +152,7 @@ def test_a_random_layer_is_drawn_for_each_batch_on_any_number_of_devices(variabl
     ]
     order = data.evaluation_order(odd.labels, "shuffled", seed=3)
     chosen = [
-        [bool(np.allclose(one.nll[rows], nll[rows], rtol=1e-4)) for nll in layers]
+        [bool(np.allclose(on_one.nll[rows], nll[rows], rtol=1e-4)) for nll in layers]
         for rows in (order[start : start + 50] for start in range(0, 993, 50))
     ]
     assert all(sum(which) == 1 for which in chosen)
@@ -171,7 +171,7 @@ def test_models_that_differ_in_strength_share_one_program(variables, odd):
         for i in injections
     )
     assert scoring._score._cache_size() == compiled + 1
-    asked = evaluation.predict(
+    at_call = evaluation.predict(
         Linear(injection=injections[0]),
         variables,
         odd,
@@ -180,24 +180,24 @@ def test_models_that_differ_in_strength_share_one_program(variables, odd):
         strength=0.3,
         **PIXELS,
     )
-    np.testing.assert_array_equal(asked.nll, strong.nll)
+    np.testing.assert_array_equal(at_call.nll, strong.nll)
     assert not np.array_equal(weak.nll, strong.nll)
 
 
 @pytest.mark.parametrize(("mixed", "batch_size"), [(False, None), (True, None), (True, 10)])
 def test_logits_of_a_batch(variables, odd, mixed, batch_size):
-    """Of images as they are, or mixed within consecutive batches of the protocol."""
+    """Of clean images, or mixed within consecutive batches of the protocol's size."""
     model = Linear(injection=noise.Injection(OPTIMAL, point="image"))
     images = odd.images[:20]
-    found = evaluation.batch_logits(
+    actual = evaluation.batch_logits(
         model, variables, images, noise=mixed, batch_size=batch_size, **PIXELS
     )
     x = (images.reshape(-1, batch_size or 20, 64) / 255 - 0.5) / 0.5
     if mixed:
         x = (x + x.sum(axis=1, keepdims=True)) / (x.shape[1] + 1)
     expected = np.tanh(x.reshape(20, 64)) @ np.asarray(variables["params"]["Dense_0"]["kernel"])
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_summary_counts():
@@ -210,8 +210,8 @@ def test_summary_counts():
     assert predictions.summary() == {"top1": 50.0, "top5": 75.0, "nll": 2.5, "n": 4}
 
 
-def test_equal_logits_are_no_success(odd):
-    """A model that says nothing is right for class 0 alone, as argmax has it; never for all."""
+def test_equal_logits_are_right_only_for_class_0(odd):
+    """As argmax does, ties go to the smallest class, never to the label."""
     nothing = {"params": {"Dense_0": {"kernel": jnp.zeros((64, 10)), "bias": jnp.zeros(10)}}}
     protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=10)
     result = evaluation.predict(Linear(), nothing, odd, protocol, mesh=mesh_of(1), **PIXELS)
@@ -240,7 +240,7 @@ def test_a_row_tells_its_protocol(noise, weight_noise, draws):
 
 
 @pytest.mark.parametrize("draws", [0, -1, True, 1.5, "3"])
-def test_a_number_of_draws_is_a_whole_one(draws):
+def test_draws_must_be_a_whole_number(draws):
     with pytest.raises(
         ValueError, match=r"evaluation\.draws=.*: give a whole number of at least 1"
     ):

@@ -20,15 +20,15 @@ def batches(order, batch_size=10):
 
 def test_whole_set_metrics_are_scikit_learns_in_any_order():
     for order in (np.arange(205), GENERATOR.permutation(205)):
-        found = batches(order)
-        assert [len(labels) for labels, _ in found] == [10] * 20 + [5]
-        assert metrics.accuracy(found) == pytest.approx(100 * np.mean(LABELS == PREDICTED))
+        batched = batches(order)
+        assert [len(labels) for labels, _ in batched] == [10] * 20 + [5]
+        assert metrics.accuracy(batched) == pytest.approx(100 * np.mean(LABELS == PREDICTED))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some predictions are no label
+            warnings.simplefilter("ignore")  # some predictions are not labels
             balanced = balanced_accuracy_score(LABELS, PREDICTED)
-        assert metrics.mean_per_class(found) == pytest.approx(100 * balanced)
+        assert metrics.mean_per_class(batched) == pytest.approx(100 * balanced)
         expected = f1_score(LABELS, PREDICTED, average="macro", zero_division=0)
-        assert metrics.macro_f1(found) == pytest.approx(100 * expected)
+        assert metrics.macro_f1(batched) == pytest.approx(100 * expected)
 
 
 def test_a_class_of_one_example_counts_as_any_other_and_one_without_examples_does_not():
@@ -52,9 +52,9 @@ def test_the_published_meter_is_the_mean_of_running_accuracies():
 def test_the_published_meter_weighs_early_examples_most():
     labels = np.repeat(np.arange(10), 100)
     predicted = np.where(labels == 0, labels, 10)  # only the first class is ever right
-    found = metrics.in_batches_of(labels, predicted, np.arange(1000), 10)
-    assert metrics.accuracy(found) == pytest.approx(10)
-    assert metrics.published_meter(found) == pytest.approx(33, abs=0.5)
+    batched = metrics.in_batches_of(labels, predicted, np.arange(1000), 10)
+    assert metrics.accuracy(batched) == pytest.approx(10)
+    assert metrics.published_meter(batched) == pytest.approx(33, abs=0.5)
 
 
 def test_a_mean_over_batches_depends_on_the_batches():

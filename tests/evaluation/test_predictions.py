@@ -1,4 +1,4 @@
-"""How predictions are collected: in the data set's order, with a sentence now and then."""
+"""How predictions are collected: in the data set's order, with reports of the progress."""
 
 import types
 
@@ -27,17 +27,19 @@ def clock(monkeypatch):
 
 
 def scores(orders):
-    """Batches whose arrays tell which example they are of; -1 is padding."""
+    """Batches whose scores depend on the example's index; -1 is padding."""
     for order in orders:
         index = np.array(order)
         yield index, {"rank": index * 2, "nll": index + 0.5, "predicted": index % 3}
 
 
 def test_scores_are_put_in_order_without_padding():
-    found = predictions.collect(scores([[7, 3, 1, -1], [0, 2, 4, 6], [5, -1, -1, -1]]), DATASET, "")
-    np.testing.assert_array_equal(found.rank, 2 * np.arange(COUNT))
-    np.testing.assert_array_equal(found.nll, np.arange(COUNT) + 0.5)
-    np.testing.assert_array_equal(found.predicted, np.arange(COUNT) % 3)
+    actual = predictions.collect(
+        scores([[7, 3, 1, -1], [0, 2, 4, 6], [5, -1, -1, -1]]), DATASET, ""
+    )
+    np.testing.assert_array_equal(actual.rank, 2 * np.arange(COUNT))
+    np.testing.assert_array_equal(actual.nll, np.arange(COUNT) + 0.5)
+    np.testing.assert_array_equal(actual.predicted, np.arange(COUNT) % 3)
 
 
 def test_an_example_without_a_score_is_an_error():
@@ -59,8 +61,8 @@ def test_progress_is_reported_every_half_minute_with_the_rate_after_the_first_ba
 
 def test_without_a_reader_nothing_is_reported(clock):
     clock([0, 100, 200])
-    found = predictions.collect(scores([[0, 1, 2, 3], [4, 5, 6, 7]]), DATASET, "clean")
-    assert np.isfinite(found.nll).all()
+    actual = predictions.collect(scores([[0, 1, 2, 3], [4, 5, 6, 7]]), DATASET, "clean")
+    assert np.isfinite(actual.nll).all()
 
 
 def test_a_result_is_fetched_while_the_next_is_computed():
@@ -102,11 +104,11 @@ def test_predictions_are_what_the_definitions_say(classes, kind):
     if kind == "far from 0":
         logits += 1000
     rank, nll, predicted = _score_plainly(logits, labels)
-    found = predictions.Predictions.of(logits, labels)
-    assert np.array_equal(found.rank, rank)
-    assert np.array_equal(found.predicted, predicted)
+    actual = predictions.Predictions.of(logits, labels)
+    assert np.array_equal(actual.rank, rank)
+    assert np.array_equal(actual.predicted, predicted)
     tolerance = {"confident": 1e-20, "masked": 100, "far from 0": 2e-4}.get(kind, 1e-6)
-    np.testing.assert_allclose(found.nll, nll, rtol=1e-5, atol=tolerance)
+    np.testing.assert_allclose(actual.nll, nll, rtol=1e-5, atol=tolerance)
     total = special.logsumexp(logits, axis=1)
     np.testing.assert_allclose(predictions.log_sum_exp(logits), total, rtol=1e-6, atol=1e-6)
 
@@ -115,10 +117,10 @@ def test_predictions_are_what_the_definitions_say(classes, kind):
 def test_logits_that_are_not_finite_do_not_count_as_right(value):
     logits = np.zeros((3, 4), np.float32)
     logits[0, 2] = logits[1, 1] = value
-    found = predictions.Predictions.of(logits, np.array([1, 1, 0]))
+    actual = predictions.Predictions.of(logits, np.array([1, 1, 0]))
     ranks = {"nan": [2, 4, 0], "inf": [2, 0, 0], "-inf": [1, 3, 0]}
-    assert found.rank.tolist() == ranks[str(value)]
-    assert np.isfinite(found.nll[2])
+    assert actual.rank.tolist() == ranks[str(value)]
+    assert np.isfinite(actual.nll[2])
 
 
 def test_a_tie_counts_beside_a_row_that_is_not_finite():
@@ -128,8 +130,8 @@ def test_a_tie_counts_beside_a_row_that_is_not_finite():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int32])
 def test_other_dtypes_are_scored_in_single_precision(dtype):
-    found = predictions.Predictions.of(np.zeros((1, 70_000), dtype), np.array([0]))
-    np.testing.assert_allclose(found.nll, np.log(70_000), rtol=1e-5)
+    actual = predictions.Predictions.of(np.zeros((1, 70_000), dtype), np.array([0]))
+    np.testing.assert_allclose(actual.nll, np.log(70_000), rtol=1e-5)
 
 
 def test_in_jax_the_scores_are_the_same():
@@ -153,14 +155,14 @@ def test_batches_in_any_order_give_the_same_predictions(monkeypatch, size, at_on
     labels = generator.integers(0, 6, 90)
     order = generator.permutation(90)
     rows = np.split(order, range(size, 90, size))
-    found = predictions.Predictions.of_batches(((r, logits[r]) for r in rows), labels)
+    actual = predictions.Predictions.of_batches(((r, logits[r]) for r in rows), labels)
     whole = predictions.Predictions.of(logits, labels)
     for name in ("rank", "nll", "predicted"):
-        assert np.array_equal(getattr(found, name), getattr(whole, name))
+        assert np.array_equal(getattr(actual, name), getattr(whole, name))
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_labels_that_are_no_columns_are_refused(label):
+def test_labels_without_a_logit_are_refused(label):
     with pytest.raises(ValueError, match=rf"labels go from .*{label}.* there are 3 logits"):
         predictions.Predictions.of(np.zeros((2, 3), np.float32), np.array([0, label]))
 
@@ -168,9 +170,9 @@ def test_labels_that_are_no_columns_are_refused(label):
 def test_the_lead_is_that_of_the_largest_logit():
     logits = np.array([[1.0, 3.0, 2.5], [0.0, 0.0, -1.0], [0.0, -500.0, -900.0]], np.float32)
     batch = {"label": np.zeros(3, np.int32)}
-    for found in (
+    for actual in (
         predictions.Predictions.of(logits, batch["label"]).lead,
         predictions.score_logits(jnp.asarray(logits), batch)["lead"],
     ):
-        np.testing.assert_allclose(found[:2], [0.5, 0.0], atol=1e-6)
-        assert found[2] >= 100
+        np.testing.assert_allclose(actual[:2], [0.5, 0.0], atol=1e-6)
+        assert actual[2] >= 100

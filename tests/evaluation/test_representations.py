@@ -1,4 +1,4 @@
-"""The layers before the noise run once: the same predictions, for less."""
+"""The layers before the noise run once: the same predictions, with less work."""
 
 import functools
 
@@ -43,7 +43,7 @@ def create(name, options, layer="last", point="block_input"):
 
 
 @pytest.mark.parametrize(("name", "options", "layer", "point"), CASES)
-def test_predictions_are_those_from_the_image_on(name, options, layer, point, dataset):
+def test_resumed_predictions_equal_those_from_the_image(name, options, layer, point, dataset):
     model, variables = create(name, options, layer, point)
     first = evaluation.first_noisy_layer(model.injection, model.num_layers)
     mesh = mesh_of(2)
@@ -51,9 +51,9 @@ def test_predictions_are_those_from_the_image_on(name, options, layer, point, da
     protocol = evaluation.Protocol(noise=True, order="class_sorted", batch_size=5)
     whole, resumed = (
         evaluation.predict(
-            model, variables, dataset, protocol, mesh=mesh, representations=found, **PIXELS
+            model, variables, dataset, protocol, mesh=mesh, representations=inputs, **PIXELS
         )
-        for found in (None, clean.representations[first])
+        for inputs in (None, clean.representations[first])
     )
     np.testing.assert_allclose(resumed.nll, whole.nll, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(resumed.predicted, whole.predicted)
@@ -75,8 +75,8 @@ def test_several_injections_have_one_first_layer(dataset):
     with pytest.raises(ValueError, match=r"the noise enters layer 2, .* input of layer 3"):
         predict(both, variables, dataset, protocol, representations=clean.representations[3])
     only_first = predict(both, variables, dataset, protocol, strength=(0.4, 0.0))
-    alone = predict(model, variables, dataset, protocol)
-    np.testing.assert_allclose(only_first.nll, alone.nll, rtol=1e-4, atol=1e-5)
+    single = predict(model, variables, dataset, protocol)
+    np.testing.assert_allclose(only_first.nll, single.nll, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"strength=0\.4: the model has 2 .* a tuple of 2 numbers"):
         predict(both, variables, dataset, protocol, strength=0.4)
 
@@ -87,14 +87,14 @@ def test_the_clean_pass_is_the_clean_evaluation(name, options, dataset):
     model, variables = create(name, options)
     clean = evaluation.clean_pass(model, variables, dataset, layers=(), mesh=mesh_of(4), **PIXELS)
     protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=5)
-    found = evaluation.predict(model, variables, dataset, protocol, mesh=mesh_of(4), **PIXELS)
-    np.testing.assert_allclose(clean.predictions.nll, found.nll, rtol=1e-5)
-    np.testing.assert_array_equal(clean.logits.argmax(1), found.predicted)
+    expected = evaluation.predict(model, variables, dataset, protocol, mesh=mesh_of(4), **PIXELS)
+    np.testing.assert_allclose(clean.predictions.nll, expected.nll, rtol=1e-5)
+    np.testing.assert_array_equal(clean.logits.argmax(1), expected.predicted)
     assert clean.representations == {}
 
 
 @pytest.mark.parametrize(("name", "options"), [("vit_ti_16", VIT), ("resnet18", RESNET)])
-def test_what_comes_before_is_not_compiled(name, options):
+def test_resuming_does_not_compile_earlier_layers(name, options):
     model, variables = create(name, options)
     layer = model.num_layers
     images = jnp.zeros((8, *SHAPE))
@@ -108,7 +108,7 @@ def test_what_comes_before_is_not_compiled(name, options):
     assert resumed < whole / 2
 
 
-def test_representations_behind_the_noise_are_refused(dataset):
+def test_representations_after_the_noise_are_refused(dataset):
     model, variables = create("vit_ti_16", VIT, layer=2)
     clean = evaluation.clean_pass(model, variables, dataset, layers=(3,), mesh=mesh_of(1), **PIXELS)
     protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=5)
@@ -140,9 +140,9 @@ def test_what_does_not_fit_into_memory_goes_to_a_file(tmp_path, monkeypatch):
         representations.allocate(10**12, like, tmp_path)
 
 
-def test_views_and_representations_are_not_for_one_call(dataset):
+def test_views_and_representations_cannot_be_combined(dataset):
     model, variables = create("vit_ti_16", VIT)
-    found = representations.Representations(3, np.zeros((37, 17, 16), np.float32))
+    inputs = representations.Representations(3, np.zeros((37, 17, 16), np.float32))
     protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=5)
     with pytest.raises(ValueError, match="views=5: representations contain one view"):
         evaluation.predict(
@@ -152,7 +152,7 @@ def test_views_and_representations_are_not_for_one_call(dataset):
             protocol,
             mesh=mesh_of(1),
             views=5,
-            representations=found,
+            representations=inputs,
             **PIXELS,
         )
 

@@ -20,7 +20,7 @@ OPTIONS = {"confidence": 0.95}
 
 @pytest.fixture
 def draw():
-    """Draws hits; anew in every test, whatever ran before it."""
+    """Draws hits that do not depend on the tests before."""
     generator = np.random.default_rng(0)
     return lambda seeds, n, p: generator.random((seeds, n)) < p
 
@@ -30,9 +30,9 @@ def width(estimate):
 
 
 def test_one_seed_gives_the_binomial_interval(draw):
-    found = accuracy(Hits(draw(1, 4000, 0.7)), **OPTIONS)
-    assert found.interval[0] < found.value < found.interval[1]
-    assert width(found) == pytest.approx(2 * 1.96 * 100 * np.sqrt(0.7 * 0.3 / 4000), rel=0.1)
+    estimate = accuracy(Hits(draw(1, 4000, 0.7)), **OPTIONS)
+    assert estimate.interval[0] < estimate.value < estimate.interval[1]
+    assert width(estimate) == pytest.approx(2 * 1.96 * 100 * np.sqrt(0.7 * 0.3 / 4000), rel=0.1)
 
 
 def test_a_mean_and_a_share_have_the_intervals_of_scipy():
@@ -50,8 +50,8 @@ def test_a_mean_and_a_share_have_the_intervals_of_scipy():
 
 def test_only_a_difference_has_a_p_value(draw):
     hits = Hits(draw(1, 100, 0.7))
-    found = difference(hits, Hits(draw(1, 100, 0.5)), **OPTIONS)
-    assert found.require_p_value() == found.p_value
+    estimate = difference(hits, Hits(draw(1, 100, 0.5)), **OPTIONS)
+    assert estimate.require_p_value() == estimate.p_value
     with pytest.raises(ValueError, match="is not a difference: it has no p-value"):
         accuracy(hits, **OPTIONS).require_p_value()
 
@@ -60,75 +60,78 @@ def test_batches_are_drawn_whole(draw):
     """Ten copies of a tenth of the examples know no more than that tenth."""
     few = draw(1, 400, 0.7)
     copies, batches = np.repeat(few, 10, axis=1), np.repeat(np.arange(400), 10)
-    alone, together = accuracy(Hits(copies), **OPTIONS), accuracy(Hits(copies, batches), **OPTIONS)
-    assert width(together) == pytest.approx(np.sqrt(10) * width(alone), rel=0.1)
-    assert width(together) == pytest.approx(width(accuracy(Hits(few), **OPTIONS)), rel=0.1)
+    by_example, by_batch = (
+        accuracy(Hits(copies), **OPTIONS),
+        accuracy(Hits(copies, batches), **OPTIONS),
+    )
+    assert width(by_batch) == pytest.approx(np.sqrt(10) * width(by_example), rel=0.1)
+    assert width(by_batch) == pytest.approx(width(accuracy(Hits(few), **OPTIONS)), rel=0.1)
 
 
 def test_a_short_last_batch_counts_for_what_it_holds():
     batches = np.array([0, 0, 0, 0, 1])
-    found = accuracy(Hits(np.array([[True, True, True, True, False]]), batches), **OPTIONS)
-    assert found.value == 80
-    low, high = found.interval
+    estimate = accuracy(Hits(np.array([[True, True, True, True, False]]), batches), **OPTIONS)
+    assert estimate.value == 80
+    low, high = estimate.interval
     assert low < 20
     assert high > 99  # of two batches hardly anything is known
 
 
 @pytest.mark.parametrize("n", [20, 100, 1000])
 def test_all_right_has_the_interval_of_clopper_and_pearson(n):
-    found = accuracy(Hits(np.ones((1, n), bool)), **OPTIONS)
+    estimate = accuracy(Hits(np.ones((1, n), bool)), **OPTIONS)
     exact = stats.binomtest(n, n).proportion_ci(0.95)
-    assert found.interval == pytest.approx((100 * exact.low, 100))
-    assert 100 - found.interval[0] == pytest.approx(370 / n, rel=0.1)  # about the rule of three
+    assert estimate.interval == pytest.approx((100 * exact.low, 100))
+    assert 100 - estimate.interval[0] == pytest.approx(370 / n, rel=0.1)  # about the rule of three
     none = accuracy(Hits(np.zeros((1, n), bool)), **OPTIONS)
-    assert none.interval == pytest.approx((0, 100 - found.interval[0]))
+    assert none.interval == pytest.approx((0, 100 - estimate.interval[0]))
 
 
 def test_all_right_in_batches_counts_the_batches():
     batches = np.arange(1000) // 10
-    found = accuracy(Hits(np.ones((5, 1000), bool), batches), **OPTIONS)
-    alone = accuracy(Hits(np.ones((1, 100), bool)), **OPTIONS)
-    assert found.interval == pytest.approx(alone.interval)
+    estimate = accuracy(Hits(np.ones((5, 1000), bool), batches), **OPTIONS)
+    expected = accuracy(Hits(np.ones((1, 100), bool)), **OPTIONS)
+    assert estimate.interval == pytest.approx(expected.interval)
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.99, 100), (0.999, 1000), (0.9, 50)])
 def test_intervals_cover_near_100_percent(p, n):
     generator = np.random.default_rng(n)
     trials = 400
-    found = [accuracy(Hits(generator.random((1, n)) < p), **OPTIONS) for _ in range(trials)]
-    inside = np.mean([f.interval[0] <= 100 * p <= f.interval[1] for f in found])
+    estimates = [accuracy(Hits(generator.random((1, n)) < p), **OPTIONS) for _ in range(trials)]
+    inside = np.mean([f.interval[0] <= 100 * p <= f.interval[1] for f in estimates])
     assert inside > 0.94
 
 
 def test_seeds_that_differ_widen_the_interval(draw):
     accuracies = np.array([0.5, 0.6, 0.7, 0.8, 0.9])[:, None]
-    found = accuracy(Hits(draw(5, 10000, accuracies)), **OPTIONS)
+    estimate = accuracy(Hits(draw(5, 10000, accuracies)), **OPTIONS)
     half = 2.78 * 100 * np.std(accuracies, ddof=1) / np.sqrt(5)  # Student's t, 4 degrees of freedom
-    assert found.value == pytest.approx(70, abs=1)
-    assert width(found) == pytest.approx(2 * half, rel=0.1)
-    alone = accuracy(Hits(draw(5, 10000, accuracies)), **OPTIONS, over_seeds=False)
-    assert width(alone) < width(found) / 10
+    assert estimate.value == pytest.approx(70, abs=1)
+    assert width(estimate) == pytest.approx(2 * half, rel=0.1)
+    fixed_seeds = accuracy(Hits(draw(5, 10000, accuracies)), **OPTIONS, over_seeds=False)
+    assert width(fixed_seeds) < width(estimate) / 10
 
 
 def test_seeds_and_examples_that_both_vary_have_the_two_way_variance():
-    """Of a mean with random rows and columns: their mean squares minus that of what is left."""
+    """As for random rows and columns: their mean squares, minus that of the residuals."""
     seeds, n = 4, 60
     generator = np.random.default_rng(0)
     able = np.array([0.0, 0.1, 0.2, 0.3])[:, None]
     correct = generator.random((seeds, n)) < 0.2 + 0.5 * (generator.random(n) > 0.4) + able
     by_seed, by_example = correct.mean(1), correct.mean(0)
     rest = correct - by_seed[:, None] - by_example + correct.mean()
-    of_seeds = n * by_seed.var(ddof=1)
-    of_examples = seeds * by_example.var(ddof=1)
-    left = np.square(rest).sum() / ((seeds - 1) * (n - 1))
-    assert left < min(of_seeds, of_examples)
-    variance = (of_seeds + of_examples - left) / (seeds * n)
-    parts = of_seeds**2 / (seeds - 1) + of_examples**2 / (n - 1)
-    freedom = (of_seeds + of_examples) ** 2 / parts
+    seed_square = n * by_seed.var(ddof=1)
+    example_square = seeds * by_example.var(ddof=1)
+    rest_square = np.square(rest).sum() / ((seeds - 1) * (n - 1))
+    assert rest_square < min(seed_square, example_square)
+    variance = (seed_square + example_square - rest_square) / (seeds * n)
+    parts = seed_square**2 / (seeds - 1) + example_square**2 / (n - 1)
+    freedom = (seed_square + example_square) ** 2 / parts
     # Bonett and Price's interval of a paired difference, here to models that are always wrong.
     half = stats.t.ppf(0.975, freedom) * np.sqrt(variance + 2 / (n + 2) ** 2)
-    found = difference(Hits(correct), Hits(np.zeros((seeds, n), bool)), **OPTIONS)
-    assert width(found) == pytest.approx(2 * 100 * half)
+    estimate = difference(Hits(correct), Hits(np.zeros((seeds, n), bool)), **OPTIONS)
+    assert width(estimate) == pytest.approx(2 * 100 * half)
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5, 10])
@@ -139,11 +142,11 @@ def test_intervals_cover(seeds, over_seeds):
     inside, trials = 0, 300
     for _ in range(trials):
         shared = generator.random(400)  # of each example, for all seeds
-        mine = generator.random((seeds, 400))
-        difficulty = np.where(generator.random((seeds, 400)) < 0.8, shared, mine)
+        individual = generator.random((seeds, 400))
+        difficulty = np.where(generator.random((seeds, 400)) < 0.8, shared, individual)
         p = generator.normal(0.7, 0.02 if over_seeds and seeds > 1 else 0, (seeds, 1))
-        found = accuracy(Hits(difficulty < p), confidence=0.95, over_seeds=over_seeds)
-        inside += found.interval[0] <= 70 <= found.interval[1]
+        estimate = accuracy(Hits(difficulty < p), confidence=0.95, over_seeds=over_seeds)
+        inside += estimate.interval[0] <= 70 <= estimate.interval[1]
     assert inside / trials > 0.915
 
 
@@ -152,9 +155,9 @@ def test_pairing_removes_what_is_common(draw):
     second = first.copy()
     second[:, :40] = True  # better on 40 examples at most, otherwise the same
     paired = difference(Hits(second), Hits(first), **OPTIONS)
-    apart = width(accuracy(Hits(first), **OPTIONS))
+    unpaired = width(accuracy(Hits(first), **OPTIONS))
     assert paired.value == pytest.approx(100 * (second.mean() - first.mean()))
-    assert width(paired) < apart / 2
+    assert width(paired) < unpaired / 2
     assert paired.sign == 1
     assert paired.p_value < 0.05
 
@@ -165,17 +168,17 @@ def test_the_seeds_are_paired(draw):
     first = draw(3, 5000, p)
     second = first | draw(3, 5000, 0.1)
     batches = np.arange(5000) // 10
-    found = difference(Hits(second, batches), Hits(first, batches[::-1].copy()), **OPTIONS)
-    assert width(found) < width(accuracy(Hits(first, batches), **OPTIONS)) / 5
+    estimate = difference(Hits(second, batches), Hits(first, batches[::-1].copy()), **OPTIONS)
+    assert width(estimate) < width(accuracy(Hits(first, batches), **OPTIONS)) / 5
 
 
 def test_no_difference_is_known_up_to_the_examples(draw):
     same = draw(3, 1000, 0.7)
-    found = difference(Hits(same), Hits(same), **OPTIONS)
-    assert (found.value, found.p_value, found.sign) == (0, 1, 0)
-    assert found.interval[1] == pytest.approx(-found.interval[0])
-    assert 0.2 < found.interval[1] < 0.4  # the rule of three: 3 of 1000
-    assert found.within(1.0)
+    estimate = difference(Hits(same), Hits(same), **OPTIONS)
+    assert (estimate.value, estimate.p_value, estimate.sign) == (0, 1, 0)
+    assert estimate.interval[1] == pytest.approx(-estimate.interval[0])
+    assert 0.2 < estimate.interval[1] < 0.4  # the rule of three: 3 of 1000
+    assert estimate.within(1.0)
     batches = np.arange(1000) // 10
     clustered = difference(Hits(same, batches), Hits(same), **OPTIONS)
     assert clustered.interval[1] > 2  # of 100 batches
@@ -187,13 +190,13 @@ def test_no_difference_is_known_up_to_the_examples(draw):
 def test_a_difference_counts_one_more_example_gained_and_one_more_lost():
     """Of 50 examples 10 are gained and 4 lost: 6 of 52, with the two in the variance, too."""
     changes = np.repeat([1, -1, 0], [10, 4, 36])
-    found = mean_change(changes, **OPTIONS)
-    assert found.value == pytest.approx(12)
+    estimate = mean_change(changes, **OPTIONS)
+    assert estimate.value == pytest.approx(12)
     center = 100 * 6 / 52
     error = 100 * np.sqrt(changes.var(ddof=1) / 50 + 2 / 52**2)
     half = stats.t.ppf(0.975, 49) * error
-    assert found.interval == pytest.approx((center - half, center + half))
-    assert found.p_value == pytest.approx(2 * stats.t.sf(center / error, 49))
+    assert estimate.interval == pytest.approx((center - half, center + half))
+    assert estimate.p_value == pytest.approx(2 * stats.t.sf(center / error, 49))
 
 
 @pytest.mark.parametrize(("n", "rate"), [(50, 0.02), (200, 0.01), (120, 0.2)])
@@ -202,8 +205,8 @@ def test_differences_cover_where_few_examples_differ(n, rate):
     inside, trials = 0, 400
     for _ in range(trials):
         u = generator.random(n)
-        found = mean_change(np.where(u < rate, 1, np.where(u < 1.5 * rate, -1, 0)), **OPTIONS)
-        inside += found.interval[0] <= 50 * rate <= found.interval[1]
+        estimate = mean_change(np.where(u < rate, 1, np.where(u < 1.5 * rate, -1, 0)), **OPTIONS)
+        inside += estimate.interval[0] <= 50 * rate <= estimate.interval[1]
     assert inside / trials > 0.94
 
 
@@ -214,10 +217,10 @@ def test_two_orders_are_paired_by_example():
     hard = generator.random(n)
     orders = [np.arange(n) // 10, generator.permutation(n) // 10]
     shared = [generator.normal(0, 0.05, n // 10)[batches] for batches in orders]
-    one, two = (Hits((hard < 0.7 + s)[None], b) for s, b in zip(shared, orders, strict=True))
-    found = difference(one, two, **OPTIONS)
-    apart = np.hypot(width(accuracy(one, **OPTIONS)), width(accuracy(two, **OPTIONS)))
-    assert width(found) < 0.6 * apart
+    first, second = (Hits((hard < 0.7 + s)[None], b) for s, b in zip(shared, orders, strict=True))
+    estimate = difference(first, second, **OPTIONS)
+    unpaired = np.hypot(width(accuracy(first, **OPTIONS)), width(accuracy(second, **OPTIONS)))
+    assert width(estimate) < 0.6 * unpaired
 
 
 def test_batches_of_both_orders_count(draw):
@@ -228,42 +231,44 @@ def test_batches_of_both_orders_count(draw):
     batches = np.arange(2000) // 10
     moved, moved_batches = np.empty_like(other), np.empty_like(batches)
     moved[:, order], moved_batches[order] = other, batches
-    found = difference(Hits(correct, batches), Hits(moved, moved_batches), **OPTIONS)
+    estimate = difference(Hits(correct, batches), Hits(moved, moved_batches), **OPTIONS)
     expected = 2 * 1.97 * 100 * np.sqrt(2 * 0.25 / 200)
-    assert width(found) == pytest.approx(expected, rel=0.1)
+    assert width(estimate) == pytest.approx(expected, rel=0.1)
 
 
 def test_the_choice_of_orders_has_a_variance():
     share = np.full((1, 4000), 0.5)
-    found = accuracy(Hits(share, order_variance=4.0), **OPTIONS)
-    assert width(found) == pytest.approx(2 * 1.96 * 2, rel=0.05)
+    estimate = accuracy(Hits(share, order_variance=4.0), **OPTIONS)
+    assert width(estimate) == pytest.approx(2 * 1.96 * 2, rel=0.05)
 
 
 def test_balanced_differences_weigh_classes_alike():
     labels = np.repeat([0, 1], [900, 100])
     before = np.zeros((1, 1000), bool)
     after = (labels == 0)[None]
-    found = difference(balanced(Hits(after), labels), balanced(Hits(before), labels), **OPTIONS)
-    assert found.value == pytest.approx(50)
+    estimate = difference(balanced(Hits(after), labels), balanced(Hits(before), labels), **OPTIONS)
+    assert estimate.value == pytest.approx(50)
 
 
 def test_a_balanced_accuracy_is_the_mean_over_the_classes_that_occur():
-    """Also of a class with one example, and with a class number that none has."""
+    """Also for a class with one example, and with a class number that none has."""
     labels = np.array([0, 0, 0, 0, 0, 1, 3, 3, 3, 3])
     correct = np.array([[1, 1, 0, 0, 0, 1, 1, 1, 1, 0]], bool)
-    found = difference(balanced(Hits(correct), labels), balanced(Hits(~correct), labels), **OPTIONS)
+    estimate = difference(
+        balanced(Hits(correct), labels), balanced(Hits(~correct), labels), **OPTIONS
+    )
     accuracy_by_class = np.array([2 / 5, 1, 3 / 4])
-    assert found.value == pytest.approx(100 * np.mean(2 * accuracy_by_class - 1))
+    assert estimate.value == pytest.approx(100 * np.mean(2 * accuracy_by_class - 1))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_difference_is_at_most_100_points(sign):
-    found = mean_change(sign * np.array([1, 1, 1, 1, 0]), **OPTIONS)
-    assert sign * found.value == pytest.approx(80)
-    assert max(sign * bound for bound in found.interval) == 100
+    estimate = mean_change(sign * np.array([1, 1, 1, 1, 0]), **OPTIONS)
+    assert sign * estimate.value == pytest.approx(80)
+    assert max(sign * bound for bound in estimate.interval) == 100
 
 
-def test_holm_is_holms():
+def test_p_values_are_adjusted_by_holms_method():
     assert adjust_p_values([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
     assert adjust_p_values([0.5, 0.9]).tolist() == [1.0, 1.0]
 

@@ -1,4 +1,4 @@
-"""Views of one image, and what an evaluation makes of them."""
+"""Views of one image, and evaluations that average over them."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def test_logits_are_the_mean_over_views_and_mixing_stays_within_an_image(digits,
     mixing = noise.LinearTransform(noise.Optimal(), axis="views", group_size=4)
     model = Linear(injection=noise.Injection(mixing, point="image"))
     mesh = jax.make_mesh((devices,), ("data",), (AxisType.Auto,), devices=jax.devices()[:devices])
-    found = {
+    by_protocol = {
         (noisy, order): evaluation.predict(
             model,
             variables,
@@ -66,4 +66,4 @@ def test_logits_are_the_mean_over_views_and_mixing_stays_within_an_image(digits,
         logits = (np.tanh(by_hand) @ np.asarray(kernel, np.float64)).mean(axis=1)
         nll = np.log(np.exp(logits).sum(1)) - logits[np.arange(60), dataset.labels]
         for order in evaluation.ORDERS:
-            np.testing.assert_allclose(found[noisy, order].nll, nll, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(by_protocol[noisy, order].nll, nll, rtol=1e-3, atol=1e-4)
