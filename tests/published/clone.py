@@ -22,7 +22,7 @@ class UnknownCodeError(ValueError):
 
 
 def code_folder(clone: Path, digests: Mapping[str, str] = DIGESTS) -> Path:
-    """The folder of the ViT's code in a clone, once every file in it that is run is known.
+    """The folder of the ViT's code in a clone, after checking every file of it that is run.
 
     Args:
       clone: the top directory of the clone.

@@ -1,4 +1,4 @@
-"""This project beside the authors' published code, on the same weights and images.
+"""Compares this project and the authors' published code, on the same weights and images.
 
     python -m tests.published.comparison --workdir RUN --clone DIR --torch_python PYTHON
 
@@ -28,7 +28,7 @@ class Row:
     """One evaluation by both; accuracies in percent.
 
     Attributes:
-      order: of the test images, with the seed where it is shuffled.
+      order: the order of the test images, with the seed if it is shuffled.
       noisy: whether the optimal quality matrix acts.
       theirs, ours: accuracy, correct / total.
       differing: test images that the two predict differently.
@@ -49,7 +49,7 @@ class ProgramRow(Row):
     """One run of their program.
 
     Attributes:
-      reported: what it logs as its accuracy.
+      reported: the accuracy that it logs.
       meter: our `published_meter` on our own predictions, in the same batches.
       wrong_lines: printed lines in which our running accuracy or meter differs in any digit.
       lines: printed lines.
@@ -74,9 +74,9 @@ def compare_model_class(code: theirs.Theirs, ours: Ours) -> list[Row]:
         ("stored", True): (ours.order("stored"), True),
     }
     names = {f"{order}, {noisy}": (order, noisy) for order, noisy in cases}
-    found = code.model_class({name: cases[key] for name, key in names.items()})
+    logits = code.model_class({name: cases[key] for name, key in names.items()})
     return [
-        Row(order=key[0], noisy=key[1], **_agreement(found[name], ours, *cases[key])[0])
+        Row(order=key[0], noisy=key[1], **_agreement(logits[name], ours, *cases[key])[0])
         for name, key in names.items()
     ]
 
@@ -117,16 +117,16 @@ def _positions(order: np.ndarray, ours: Ours) -> list[int]:
 def _agreement(
     logits: np.ndarray, ours: Ours, order: np.ndarray, noisy: bool
 ) -> tuple[dict[str, float | int], list[metrics.Batch]]:
-    """The fields of `Row` from their logits in an order; and our predictions, in batches."""
-    mine = ours.predict(order, noisy=noisy)
-    other = evaluation.Predictions.of(logits, ours.labels[order])
+    """The fields of `Row` from their logits in an order, and our predictions in batches."""
+    our_predictions = ours.predict(order, noisy=noisy)
+    their_predictions = evaluation.Predictions.of(logits, ours.labels[order])
     fields = {
-        "theirs": other.summary()["top1"],
-        "ours": mine.summary()["top1"],
-        "differing": int(np.sum(other.predicted != mine.predicted[order])),
-        "nll_difference": float(np.max(np.abs(other.nll - mine.nll[order]))),
+        "theirs": their_predictions.summary()["top1"],
+        "ours": our_predictions.summary()["top1"],
+        "differing": int(np.sum(their_predictions.predicted != our_predictions.predicted[order])),
+        "nll_difference": float(np.max(np.abs(their_predictions.nll - our_predictions.nll[order]))),
     }
-    return fields, metrics.in_batches_of(ours.labels, mine.predicted, order, BATCH_SIZE)
+    return fields, metrics.in_batches_of(ours.labels, our_predictions.predicted, order, BATCH_SIZE)
 
 
 def _line(batch: int, batches: Sequence[metrics.Batch]) -> theirs.Line:
@@ -173,20 +173,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clone", type=Path, required=True, help="Of the published code.")
     parser.add_argument("--torch_python", type=Path, required=True, help="A Python with torch.")
     parser.add_argument("--out", type=Path, help="A JSON file for the rows.")
-    given = parser.parse_args(arguments)
+    flags = parser.parse_args(arguments)
     try:
-        code = clone.code_folder(given.clone.absolute())
-        ours = load_run(given.workdir)
+        code = clone.code_folder(flags.clone.absolute())
+        ours = load_run(flags.workdir)
         with tempfile.TemporaryDirectory() as directory:
-            other = theirs.prepare(code, given.torch_python, ours, Path(directory))
-            model_class, program = compare_model_class(other, ours), compare_program(other, ours)
+            code_runner = theirs.prepare(code, flags.torch_python, ours, Path(directory))
+            model_class, program = (
+                compare_model_class(code_runner, ours),
+                compare_program(code_runner, ours),
+            )
     except (ValueError, OSError, theirs.FailedError) as error:
         parser.exit(1, f"error: {error}\n")
     print(describe(model_class, program))
-    if given.out:
+    if flags.out:
         rows = {"model_class": model_class, "program": program}
-        text = {name: [dataclasses.asdict(row) for row in found] for name, found in rows.items()}
-        given.out.write_text(json.dumps(text, indent=2) + "\n")
+        text = {name: [dataclasses.asdict(row) for row in table] for name, table in rows.items()}
+        flags.out.write_text(json.dumps(text, indent=2) + "\n")
 
 
 if __name__ == "__main__":

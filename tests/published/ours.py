@@ -17,9 +17,9 @@ class Ours:
     """A run with the published site's noise, and what it predicts.
 
     Attributes:
-      workdir: of the run.
-      experiment: of its config, with `optimal_published` for its noise.
-      variables: of its model.
+      workdir: the run's.
+      experiment: built from its config, with the noise `optimal_published`.
+      variables: the model's.
     """
 
     workdir: Path
@@ -28,7 +28,7 @@ class Ours:
 
     @property
     def labels(self) -> np.ndarray:
-        """Of the test images, (n,)."""
+        """Those of the test images, (n,)."""
         return self.experiment.test_data.labels
 
     def order(self, name: str, *, seed: int = 0) -> np.ndarray:
@@ -38,7 +38,7 @@ class Ours:
         return data.evaluation_order(self.labels, name, seed=seed)
 
     def predict(self, order: np.ndarray, *, noisy: bool) -> evaluation.Predictions:
-        """Of all test images, in the data set's order, with batches cut from ``order``."""
+        """For all test images, in the data set's order; batches are cut from ``order``."""
         return evaluation.predict(
             self.experiment.model,
             self.variables,
@@ -55,7 +55,7 @@ def load_run(workdir: Path) -> Ours:
     """A finished run of configs/digits_vit.py, with any seed.
 
     Raises:
-      ValueError, OSError: there is none.
+      ValueError, OSError: there is no such run.
     """
     config = training.read_config(workdir)
     if (config.data.name, config.model.name) != ("digits", "vit_ti_16"):

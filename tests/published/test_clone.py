@@ -1,4 +1,4 @@
-"""Which directories are taken for the published code, with tiny files in its place."""
+"""Which directories are accepted as the published code; tiny files stand in for it."""
 
 import hashlib
 import subprocess
@@ -21,21 +21,21 @@ def directory(tmp_path):
 
 
 def git(directory, *arguments):
-    """Runs git there; what it prints."""
+    """Runs git there; returns its output."""
     identity = ("-c", "user.name=n", "-c", "user.email=e")
     command = ["git", "-C", str(directory), *identity, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def commit_all(directory):
-    """Commits all files; the commit."""
+    """Commits all files; returns the commit."""
     git(directory, "init", "--quiet")
     git(directory, "add", "--all")
     git(directory, "commit", "--quiet", "--message=x")
     return git(directory, "rev-parse", "HEAD")
 
 
-def test_the_known_files_are_taken(directory):
+def test_the_known_files_are_accepted(directory):
     folder = clone.code_folder(directory, DIGESTS)
     assert folder.is_dir()
     assert folder.name == " NoisyViT-OptimalQ"
@@ -66,7 +66,7 @@ def test_another_commit_is_named(directory):
         clone.code_folder(directory, DIGESTS)
 
 
-def test_changed_files_of_the_right_commit_are_called_so(directory, monkeypatch):
+def test_changed_files_at_the_right_commit_are_reported_as_such(directory, monkeypatch):
     monkeypatch.setattr(clone, "COMMIT", commit_all(directory))
     assert clone.code_folder(directory, DIGESTS).is_dir()
     (directory / clone.FOLDER / "ViT.py").write_text("other")
@@ -74,7 +74,7 @@ def test_changed_files_of_the_right_commit_are_called_so(directory, monkeypatch)
         clone.code_folder(directory, DIGESTS)
 
 
-def test_the_commit_of_a_repository_further_up_is_not_taken_for_the_clones(directory):
+def test_the_commit_of_an_enclosing_repository_is_not_reported(directory):
     (directory / clone.FOLDER / "ViT.py").write_text("other")
     commit = commit_all(directory.parent)
     with pytest.raises(clone.UnknownCodeError, match="records no commit") as error:
@@ -83,10 +83,10 @@ def test_the_commit_of_a_repository_further_up_is_not_taken_for_the_clones(direc
 
 
 def test_the_program_refuses_another_directory_before_it_does_anything(directory, capsys):
-    where = ("--workdir=/nowhere", f"--clone={directory}", "--torch_python=/nowhere")
+    arguments = ("--workdir=/nowhere", f"--clone={directory}", "--torch_python=/nowhere")
     with pytest.raises(SystemExit):
-        comparison.main(where)
+        comparison.main(arguments)
     assert "Main.py has the SHA-256" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        comparison.main((where[0], f"--clone={directory / clone.FOLDER}", where[2]))
+        comparison.main((arguments[0], f"--clone={directory / clone.FOLDER}", arguments[2]))
     assert "has no folder ' NoisyViT-OptimalQ'" in capsys.readouterr().err

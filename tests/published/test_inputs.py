@@ -1,4 +1,4 @@
-"""What the published code is given is what this project computes on."""
+"""The published code computes on the same inputs as this project."""
 
 import numpy as np
 import pytest
@@ -43,8 +43,8 @@ def test_sorted_files_are_in_our_class_order(tmp_path, digits):
     assert [int(file.stem) for file in files] == order.tolist()
     assert [int(file.parent.name) for file in files] == labels[order].tolist()
     for file, i in zip(files, order, strict=True):
-        with Image.open(file) as opened:
-            np.testing.assert_array_equal(opened, np.repeat(images[i], 3, axis=-1))
+        with Image.open(file) as stored:
+            np.testing.assert_array_equal(stored, np.repeat(images[i], 3, axis=-1))
 
 
 def test_the_stored_order_of_the_digits_has_each_class_once_in_a_batch(digits):

@@ -113,10 +113,10 @@ def test_outside_class_order_the_noise_costs_accuracy(rows):
 @pytest.mark.slow
 def test_the_documents_figures_of_seed_0(run):
     ours = our_side.load_run(run)
-    found = {
+    accuracies = {
         order: ours.predict(ours.order(order), noisy=noisy).summary()["top1"]
         for order, noisy in (("stored", False), ("class_sorted", True), ("shuffled", True))
     }
     # Compilers round differently: without optimisations the last one becomes 67.6.
     documented = {"stored": 73.5, "class_sorted": 75.5, "shuffled": 67.0}
-    assert found == pytest.approx(documented, abs=1)
+    assert accuracies == pytest.approx(documented, abs=1)

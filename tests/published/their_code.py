@@ -1,9 +1,8 @@
-"""Runs the authors' published ViT code where it lies: python their_code.py JOB.json
+"""Runs the authors' published ViT code in place: python their_code.py JOB.json
 
 For a Python with torch, torchvision, timm and safetensors; `comparison` starts it and describes the
-job. No file of theirs is changed or copied, and no line of theirs is replaced: what is replaced, in
-memory, are the objects that their code imports. They are listed in `replace_imports` and
-`run_program`.
+job. None of their files is changed or copied, and none of their lines is replaced. Only objects
+that their code imports are replaced, in memory, by `replace_imports` and `run_program`.
 """
 
 import importlib
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-# Their code imports these and calls nothing of them on the way that is run here.
+# Their code imports these, but calls none of them in what is run here.
 UNUSED = (
     "accelerate",
     "accelerate.logging",
@@ -38,7 +37,7 @@ OLD_TIMM = ("timm.models.layers.helpers", "timm.models.layers.weight_init")
 
 
 class Unused(types.ModuleType):
-    """A module of which anything can be imported and nothing can be called."""
+    """A module from which anything can be imported and nothing can be called."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -51,7 +50,7 @@ class Unused(types.ModuleType):
 
 
 class Writer:
-    """What stands in for TensorBoard's SummaryWriter: keeps the values in `logged`."""
+    """Stands in for TensorBoard's SummaryWriter: keeps the values in `logged`."""
 
     logged = {}  # noqa: RUF012 - one for all writers
 
@@ -79,9 +78,10 @@ def set_seed(seed):
 
 
 def import_torchvision():
-    """Also beside a torch for CPUs, where the compiled operators of a build for CUDA do not load.
+    """Imports torchvision, even a build for CUDA beside a torch for CPUs.
 
-    Registering a fake of an operator that was never defined then fails. None is called here.
+    Its compiled operators do not load then, and registering fakes of operators that were never
+    defined fails. None is called here.
     """
     try:
         import torchvision
@@ -102,7 +102,7 @@ def replace_imports():
     module("accelerate.utils", set_seed=set_seed)
     module("tqdm", tqdm=lambda iterable, **_: iterable)
     module("torch.utils.tensorboard", SummaryWriter=Writer)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # timm's, of its old paths
+    warnings.filterwarnings("ignore", category=FutureWarning)  # timm's, about its old paths
     for name in OLD_TIMM:
         try:
             importlib.import_module(name)
@@ -120,14 +120,14 @@ def run_model(job):
     model.eval()
     stored = np.load(job["images"])["test_images"]
     images = (torch.from_numpy(stored).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-    found = {}
+    logits_by_case = {}
     with torch.no_grad():
         for name, case in job["cases"].items():
             batches = images[torch.tensor(case["order"])].split(job["batch_size"])
             options = {"noise_layer_index": job["sizes"]["depth"] - 1, "noise_type": "linear"}
             logits = [model(batch, train=case["noise"], **options) for batch in batches]
-            found[name] = torch.cat(logits).numpy()
-    np.savez(job["out"], **found)
+            logits_by_case[name] = torch.cat(logits).numpy()
+    np.savez(job["out"], **logits_by_case)
 
 
 class Stored(torch.utils.data.Dataset):
@@ -152,7 +152,7 @@ class Stored(torch.utils.data.Dataset):
 
 
 def run_program(job):
-    """Main.py from its first line to its last, with what it imports replaced; what came out."""
+    """Runs all of Main.py, with what it imports replaced, and saves the results."""
     import timm
     from torchvision import datasets, transforms
 
@@ -172,7 +172,7 @@ def run_program(job):
     torch.Tensor.cuda = lambda tensor, *_, **__: tensor
     if job["order"] is not None:  # of the test set only; the data loader itself is theirs
         torch.utils.data.SequentialSampler = lambda _: job["order"]
-    if job["cifar"]:  # whose branch of their program has the side of 224 in its text
+    if job["cifar"]:  # in this branch, the code of their program contains the side 224
         Stored.file, datasets.CIFAR10 = job["images"], Stored
         for name in ("Resize", "RandomResizedCrop"):
             resize = getattr(transforms, name)

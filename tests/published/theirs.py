@@ -1,4 +1,4 @@
-"""The published code's side of the comparison: jobs for `their_code`, and what they print."""
+"""The published code's side of the comparison: jobs for `their_code`, and their output."""
 
 import dataclasses
 import json
@@ -41,10 +41,10 @@ class Line:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run of their program left.
+    """The results of a run of their program.
 
     Attributes:
-      logits: of the test images in the order of the evaluation, (n, classes).
+      logits: those of the test images in the order of the evaluation, (n, classes).
       lines: what it printed.
       reported: the accuracy that it logs for TensorBoard, unrounded, in percent.
       checkpoint: the name of the file that it saved, which carries that number.
@@ -60,13 +60,13 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Theirs:
-    """Their code, in a Python of its own.
+    """Their code, and a Python to run it.
 
     Attributes:
       code: the folder with their files.
       python: a Python with torch, torchvision, timm and safetensors.
-      directory: where the files lie that their code reads.
-      options: of every job.
+      directory: has the files that their code reads.
+      options: those of every job.
     """
 
     code: Path
@@ -75,14 +75,14 @@ class Theirs:
     options: Mapping[str, object]
 
     def model_class(self, cases: Mapping[str, tuple[np.ndarray, bool]]) -> dict[str, np.ndarray]:
-        """Logits of their model class, in the order of evaluation; cases: order, noisy or not."""
-        asked = {
+        """Logits of their model class, in each case's order; a case is (order, noisy or not)."""
+        job_cases = {
             name: {"order": order.tolist(), "noise": int(noisy)}
             for name, (order, noisy) in cases.items()
         }
         weights_file = str(self.directory / "half.safetensors")
         arrays, _ = self._run(
-            self._arguments(optimal_q=True), program=False, cases=asked, weights=weights_file
+            self._arguments(optimal_q=True), program=False, cases=job_cases, weights=weights_file
         )
         return arrays
 
@@ -130,7 +130,7 @@ class Theirs:
         return ARGUMENTS | sizes | {"OptimalQ": int(optimal_q)}
 
     def _run(self, arguments: Mapping[str, object], **job) -> tuple[dict[str, np.ndarray], str]:
-        """The arrays that a job leaves, and what it prints."""
+        """Runs a job; returns its arrays and what it prints."""
         with tempfile.TemporaryDirectory(dir=self.directory) as directory:
             file, out = Path(directory, "job.json"), Path(directory, "out.npz")
             job |= self.options
@@ -159,9 +159,9 @@ def prepare(code: Path, python: Path, ours: Ours, directory: Path) -> Theirs:
     """Writes what their code reads: images in class folders, arrays, and weights.
 
     Args:
-      code: their files, as `clone.code_folder` gives them.
-      python: the other Python.
-      ours: the run whose weights they get.
+      code: their files, from `clone.code_folder`.
+      python: the Python to run them.
+      ours: the run whose weights they use.
       directory: an empty directory.
     """
     experiment = ours.experiment
