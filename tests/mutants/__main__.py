@@ -13,13 +13,13 @@ import time
 
 from tests.mutants import mutations, table, trial
 
-# How the tests' outcome on a mutant is called.
+# What the tests' outcome means for a mutant.
 KINDS = {"failed": "killed", "passed": "survived"}
 LISTED = pathlib.Path(__file__).with_name("survivors.md")  # no test can notice these
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0, or 1 where the tests fail on the package as it is."""
+    """Returns 0, or 1 if the tests fail on the package as it is."""
     flags = _parse(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the tests end, too
     deadline = time.monotonic() + 60 * flags.minutes

@@ -17,7 +17,7 @@ from tests.mutants import table
 
 Place = tuple[int, int]  # line and column
 
-# By identity in place of equality, and the other way: the same for None, strings and small numbers.
+# Identity instead of equality, or vice versa: the same for None, strings and small numbers.
 SAME = {"Eq_Is", "NotEq_IsNot", "Is_Eq", "IsNot_NotEq"}
 # Decorators that change how fast or how readable a function is, not what it returns.
 HARMLESS = (
@@ -54,7 +54,7 @@ class Mutant:
 
 
 def sample(package: str, number: int, seed: int) -> list[Mutant]:
-    """Mutants at ``number`` places of a package, or at all where there are fewer."""
+    """Mutants at ``number`` places of a package, or at all if there are fewer."""
     draw = random.Random(f"{seed} {package}")
     every = [(file, *place) for file in table.files(package) for place in _places(file).items()]
     draw.shuffle(every)
@@ -70,7 +70,7 @@ def sample(package: str, number: int, seed: int) -> list[Mutant]:
 
 @functools.cache
 def _places(file: pathlib.Path) -> dict[Place, list[tuple[str, int]]]:
-    """Of each place of a file the mutations there: an operator, and which of its occurrences."""
+    """The mutations at each place of a file: an operator, and which of its occurrences."""
     nodes = list(ast_nodes(get_ast((table.ROOT / file).read_text())))
     places = collections.defaultdict(list)
     for name in plugins.operator_names():

@@ -13,9 +13,9 @@ class Package:
     Attributes:
       source: their folder.
       tests: the folder of the tests, in tests/.
-      by_path: of a file or folder in the source, "" being all of it, what its tests are called: of
-        test_base.py "base", of one test in it "base::test_name", of another folder's test_run.py
-        "launch/run"; quickest first. The longest path that fits a file counts.
+      by_path: the tests for a file or folder in the source, or for all of it, "": "base" is
+        test_base.py, "base::test_name" is one test in it, and "launch/run" is another folder's
+        test_run.py; quickest first. The longest path that fits a file counts.
     """
 
     source: str
@@ -147,14 +147,14 @@ PACKAGES = {
 
 
 def files(package: str) -> list[pathlib.Path]:
-    """The source files of a package, as paths from the root; those that only import left out."""
+    """The source files of a package, as paths from the root, without `__init__.py`."""
     source, paths = ROOT / PACKAGES[package].source, PACKAGES[package].by_path
-    found = source.rglob("*.py") if "" in paths else (source / path for path in paths)
-    return sorted(file.relative_to(ROOT) for file in found if file.name != "__init__.py")
+    all_files = source.rglob("*.py") if "" in paths else (source / path for path in paths)
+    return sorted(file.relative_to(ROOT) for file in all_files if file.name != "__init__.py")
 
 
 def tests_of(package: str, file: pathlib.Path) -> tuple[str, ...]:
-    """The tests that must notice a mistake in a file, as pytest takes them."""
+    """The tests that must notice a mistake in a file, as arguments of pytest."""
     row = PACKAGES[package]
     inside = file.relative_to(row.source)
     names = row.by_path[max((path for path in row.by_path if inside.is_relative_to(path)), key=len)]

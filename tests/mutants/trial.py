@@ -20,13 +20,13 @@ COPIED = ("pnoise_jax", "launch", "configs", "tests", "pyproject.toml")
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider")
 PYTEST += ("-m", "not slow")
 OUT_OF_TIME = "out of time"
-_SLACK = 4.0  # how much longer than on the package as it is the tests on a mutant may take,
-_START = 30.0  # and the seconds beside that
+_SLACK = 4.0  # on a mutant the tests may take this many times as long as on the package as it is,
+_START = 30.0  # plus this many seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What the tests said.
+    """How the tests ended.
 
     Attributes:
       kind: "passed", "failed", "timed out" or `OUT_OF_TIME`.
@@ -43,9 +43,9 @@ class Trials:
     """Runs tests on up to ``jobs`` mutants at a time, each in a process of its own.
 
     Args:
-      directory: an empty one for the copies.
+      directory: an empty directory for the copies.
       jobs: the number of copies.
-      deadline: by `time.monotonic`, when what still runs is ended.
+      deadline: when tests that still run are ended, by `time.monotonic`.
       cache: a directory for what JAX compiles, kept for later runs; or None.
     """
 
@@ -98,7 +98,7 @@ class Trials:
     def mutants(
         self, mutants: list[Mutant], unchanged: dict[str, Outcome]
     ) -> Iterator[tuple[Mutant, Outcome]]:
-        """Of each mutant what the tests of its file say, in the order in which they end."""
+        """Each mutant with the outcome of its file's tests, in the order in which they end."""
 
         def run(mutant):
             tests = table.tests_of(mutant.package, mutant.file)
@@ -176,7 +176,7 @@ def _environment(copy: pathlib.Path) -> dict[str, str]:
 
 
 def _copy_new(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Files of one folder, also in another; JAX's names say what is in them."""
+    """Copies files that the target lacks; JAX's names identify the content."""
     target.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
         if not (target / file.name).exists():
