@@ -1,7 +1,7 @@
-"""Small archives in the layouts of the official ones, to be prepared by the true path.
+"""Small archives in the official layouts, so that tests prepare data sets as users do.
 
-Every function writes into `directory`, what `launch.prepare --manual_dir` is given, and takes
-`changes`: by path in the archive, other bytes for a file, a file more, or None to leave one out.
+Every function writes into `directory`, for `launch.prepare --manual_dir`, and accepts `changes`: by
+path in the archive, other bytes for a file, an additional file, or None to leave one out.
 """
 
 import functools
@@ -34,7 +34,7 @@ VISDA_CLASSES = (
 def image(
     label: int, index: int, *, size: tuple[int, int] = (40, 30), format: str = "JPEG"
 ) -> bytes:
-    """An encoded RGB image of size (height, width); its colour says the class, roughly."""
+    """An encoded RGB image of size (height, width); its colour tells the class, roughly."""
     generator = np.random.default_rng([label, index])
     colour = np.random.default_rng(label).integers(30, 226, 3)
     coarse = colour + generator.integers(-30, 30, (*(max(1, n // 8) for n in size), 3))
@@ -114,14 +114,14 @@ def make_imagenet(
     size: tuple[int, int] = (40, 30),
     changes: Changes | None = None,
 ) -> None:
-    """ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, each left out if it is to have 0 images.
+    """ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, each left out if it would have 0 images.
 
     Args:
       train_per_class: images `<synset>_1.JPEG`, ... of each synset.
-      validation: the first so many validation images. All are of a few kinds only, by class.
-      synsets: of the training tar; None for the 1000.
+      validation: the number of validation images, the first ones; those of a class are the same.
+      synsets: those of the training tar; None for the 1000.
       size: (height, width).
-      changes: by file name alone: `n01440764_1.JPEG`, `ILSVRC2012_val_00000001.JPEG`.
+      changes: by file name only: `n01440764_1.JPEG`, `ILSVRC2012_val_00000001.JPEG`.
     """
     changes = changes or {}
     label_of = {synset: label for label, synset in enumerate(imagenet_synsets())}
@@ -132,8 +132,10 @@ def make_imagenet(
                 f"{synset}_{i}.JPEG": image(label_of.get(synset, 0), i, size=size)
                 for i in range(1, train_per_class + 1)
             }
-            own = {name: data for name, data in changes.items() if name.startswith(f"{synset}_")}
-            tars[f"{synset}.tar"] = _tar_bytes(_changed(files, own))
+            relevant = {
+                name: data for name, data in changes.items() if name.startswith(f"{synset}_")
+            }
+            tars[f"{synset}.tar"] = _tar_bytes(_changed(files, relevant))
         write_tar(directory / "ILSVRC2012_img_train.tar", tars)
     if validation:
         labels = [label_of[synset] for synset in imagenet_validation_synsets()[:validation]]
@@ -141,8 +143,10 @@ def make_imagenet(
             f"ILSVRC2012_val_{i:08d}.JPEG": image(label, 0, size=size)
             for i, label in enumerate(labels, start=1)
         }
-        own = {name: data for name, data in changes.items() if name.startswith("ILSVRC2012_val_")}
-        write_tar(directory / "ILSVRC2012_img_val.tar", _changed(files, own))
+        relevant = {
+            name: data for name, data in changes.items() if name.startswith("ILSVRC2012_val_")
+        }
+        write_tar(directory / "ILSVRC2012_img_val.tar", _changed(files, relevant))
 
 
 def _tar_bytes(files: Mapping[str, bytes]) -> bytes:
@@ -163,11 +167,11 @@ def make_imagenet_v2(
     compressed: bool = False,
     changes: Changes | None = None,
 ) -> None:
-    """imagenetv2-matched-frequency.tar.gz, which is a plain tar where it is not `compressed`.
+    """imagenetv2-matched-frequency.tar.gz, which is a plain tar unless it is `compressed`.
 
     Args:
-      folders: of classes 0, 1, …; None: called by these numbers.
-      suffix: of the tar; "" writes what comes out of it.
+      folders: the names of the folders of classes 0, 1, …; None: these numbers.
+      suffix: that of the tar; "" writes the folder in it.
     """
     name = f"imagenetv2-{published}"
     folders = [str(i) for i in range(1000)] if folders is None else folders
@@ -198,7 +202,7 @@ def make_imagenet_class_set(
 
     Args:
       name: "imagenet_a", "imagenet_r" or "imagenet_sketch".
-      synsets: of the folders; None: every fifth of the 1000, or all for the sketches.
+      synsets: the folders; None: every fifth of the 1000, or all for the sketches.
     """
     if synsets is None:
         synsets = imagenet_synsets() if name == "imagenet_sketch" else imagenet_synsets()[3::5]
@@ -207,7 +211,7 @@ def make_imagenet_class_set(
     suffix = "JPEG" if name == "imagenet_sketch" else "jpg"
     files = {} if name == "imagenet_sketch" else {f"{root[name]}/README.txt": b"of the authors"}
     files |= {
-        # As in ImageNet-A, a file's name is its own, and not that of its folder.
+        # As in ImageNet-A, the names of files do not contain that of the folder.
         f"{root[name]}/{synset}/{label_of.get(synset, 0):04d}_{i}.{suffix}": image(
             label_of.get(synset, 0) % 50, i, size=(10, 12)
         )
@@ -238,7 +242,7 @@ def make_imagenet_c(
     """noise.tar, or the folders in it, with one corruption at one severity.
 
     Args:
-      labels: of validation images 1, 2, …
+      labels: those of validation images 1, 2, …
       prefix: in front of the paths in the tar.
     """
     synsets = imagenet_synsets()
@@ -264,7 +268,7 @@ def make_tiny_imagenet(
     extracted: bool = False,
     changes: Changes | None = None,
 ) -> None:
-    """tiny-imagenet-200.zip, or what comes out of it; paths begin with `tiny-imagenet-200/`."""
+    """tiny-imagenet-200.zip, or the folder in it; paths begin with `tiny-imagenet-200/`."""
     wnids = imagenet_synsets()[:num_classes]
     root = "tiny-imagenet-200"
     files = {f"{root}/wnids.txt": "".join(f"{wnid}\n" for wnid in wnids[::-1]).encode()}
@@ -294,11 +298,11 @@ def make_office_home(
     extracted: bool = False,
     changes: Changes | None = None,
 ) -> None:
-    """OfficeHomeDataset_10072016.zip, or what comes out of it; paths begin with that name.
+    """OfficeHomeDataset_10072016.zip, or the folder in it; paths begin with that name.
 
     Args:
       lists: the classes in the order of the published lists, which are then written beside it,
-        with the last image of a class first; None: there are no lists.
+        with the last image of a class first; None: no lists are written.
       prefix: of the paths in the lists.
     """
     root = "OfficeHomeDataset_10072016"
@@ -310,9 +314,9 @@ def make_office_home(
                 files[f"{root}/{domain}/{name}/{i:05d}.jpg"] = data
     texts = {}
     for domain in domains if lists is not None else ():
-        called = domain.replace(" ", "_")
-        texts[f"{called}.txt"] = "".join(
-            f"{prefix}{called}/{name}/{i:05d}.jpg {label}\n"
+        list_name = domain.replace(" ", "_")
+        texts[f"{list_name}.txt"] = "".join(
+            f"{prefix}{list_name}/{name}/{i:05d}.jpg {label}\n"
             for label, name in enumerate(lists)
             for i in range(per_class, 0, -1)
         ).encode()
@@ -376,8 +380,8 @@ def make_visda(
                 files[f"{split}/{path}"] = image(label, i, format=kind)
                 lines.append(f"{path} {label}\n")
         files[f"{split}/image_list.txt"] = "".join(lines).encode()
-        own = {k: data for k, data in (changes or {}).items() if k.startswith(f"{split}/")}
-        files = _changed(files, own)
+        relevant = {k: data for k, data in (changes or {}).items() if k.startswith(f"{split}/")}
+        files = _changed(files, relevant)
         write_folder(directory, files) if extracted else write_tar(
             directory / f"{split}.tar", files
         )

@@ -49,14 +49,14 @@ def match(theirs, ours):
     ],
 )
 def test_matching(theirs, ours, kind, order):
-    found = match(theirs, ours)
-    assert found.kind == kind
-    np.testing.assert_array_equal(found.order, order)
+    matched = match(theirs, ours)
+    assert matched.kind == kind
+    np.testing.assert_array_equal(matched.order, order)
 
 
 @pytest.mark.parametrize("others", [None, [f"n{i:08d}" for i in range(12)], ["a"] * 12])
 def test_numbers_that_were_sorted_as_strings_are_not_compared_by_number(others):
-    """As the folders of ImageNet-V2, by torchvision's ImageFolder."""
+    """As torchvision's ImageFolder sorts those of ImageNet-V2."""
     for theirs, ours in ((others, BY_CODE_POINTS), (BY_CODE_POINTS, others)):
         with pytest.raises(DifferentClassesError, match="label 2 is the class called '10'"):
             match(theirs, ours)
@@ -103,13 +103,13 @@ def test_many_other_classes_are_counted():
         match([f"b{i}" for i in range(20)], [f"a{i}" for i in range(20)])
 
 
-def test_numbers_are_no_names():
+def test_numbers_in_order_are_not_names():
     assert are_numbers(DIGITS)
     assert not are_numbers(BY_CODE_POINTS)
     assert not are_numbers(None)
 
 
-def test_the_first_difference_is_said():
+def test_the_first_difference_is_described():
     assert describe_order(BY_CODE_POINTS, DIGITS) == "'10' is class 2 there and 10 here"
     assert describe_order(["a", "b"], ["a", "b", "c"]) == "'c' is class none there and 2 here"
     assert describe_order(["a", "b", "c"], ["a", "b"]) == "'c' is class 2 there and none here"

@@ -1,4 +1,4 @@
-"""Data sets in a bucket of Google Cloud Storage, of which an emulator runs here."""
+"""Data sets in a bucket of Google Cloud Storage, served by an emulator."""
 
 import errno
 import fcntl
@@ -59,40 +59,40 @@ def load(split="test", name="digits"):
     return data.load(name, split=split, data_dir=URL)
 
 
-def asked(bucket):
-    """The files that were downloaded since this was last asked."""
+def new_downloads(bucket):
+    """The files that were downloaded since the last call."""
     names = [request.rpartition("/")[2] for request in bucket.requests]
     bucket.requests.clear()
     return names
 
 
 def test_it_is_the_same_as_on_a_disk_and_copied_once(bucket, data_dir, digits):
-    found = load("test[:50%]")
+    loaded = load("test[:50%]")
     number = len(digits) // 2
-    assert (found.version, found.content, found.class_names) == (
+    assert (loaded.version, loaded.content, loaded.class_names) == (
         *(digits.version, digits.content),
         digits.class_names,
     )
-    np.testing.assert_array_equal(found.labels, digits.labels[:number])
+    np.testing.assert_array_equal(loaded.labels, digits.labels[:number])
     for i in (0, number - 1):
-        np.testing.assert_array_equal(found.image(i, data.decode), digits.images[i])
+        np.testing.assert_array_equal(loaded.image(i, data.decode), digits.images[i])
     others = {file.name for file in (data_dir / "digits" / "1.0.0").iterdir()}
     others -= {RECORDS, RECORDS.replace("test", "train")}
-    assert sorted(asked(bucket)) == sorted({*others, RECORDS})
+    assert sorted(new_downloads(bucket)) == sorted({*others, RECORDS})
     load("test")
-    assert not asked(bucket)
+    assert not new_downloads(bucket)
     load("train")
-    assert asked(bucket) == [RECORDS.replace("test", "train")]
+    assert new_downloads(bucket) == [RECORDS.replace("test", "train")]
 
 
 @pytest.fixture
 def versions(bucket, data_dir):
-    """The digits below another name, as no program makes them, in several versions."""
+    """The digits in several versions, under a name that no program prepares."""
     source = data_dir / "digits" / "1.0.0"
     folders = [f"data/numbers/{version}" for version in ("1.9.0", "1.10.0", "1.11.0", "latest")]
     for folder in folders:
         put(bucket, source, below=folder)
-    bucket.delete("data/numbers/1.11.0/dataset_info.json")  # it is not there as a whole
+    bucket.delete("data/numbers/1.11.0/dataset_info.json")  # so it is incomplete
     yield folders
     for folder in folders:
         for file in source.iterdir():
@@ -102,11 +102,11 @@ def versions(bucket, data_dir):
 def test_the_newest_version_is_taken_and_a_changed_one_copied_again(bucket, data_dir, versions):
     assert load(name="numbers").version == "1.10.0"
     assert len([*copies_kept("numbers/*/1.10.0")]) == 1
-    asked(bucket)
+    new_downloads(bucket)
     labels = (data_dir / "digits" / "1.0.0" / "labels-train.npy").read_bytes()
     bucket.put("data/numbers/1.10.0/labels-train.npy", labels)
     assert load(name="numbers").version == "1.10.0"
-    assert RECORDS in asked(bucket)
+    assert RECORDS in new_downloads(bucket)
     assert len([*copies_kept("numbers/*/1.10.0")]) == 2
 
 
@@ -150,7 +150,7 @@ def test_it_is_found_by_is_prepared_and_the_environment(bucket, monkeypatch):
     ],
     ids=["damaged", "cut off", "503", "403", "400", "replaced"],
 )
-def test_a_bucket_that_fails_is_named_and_nothing_half_is_kept(
+def test_a_bucket_that_fails_is_named_and_no_partial_file_is_kept(
     bucket, fault, error, message, tmp_path
 ):
     for name, value in fault.items():
@@ -163,14 +163,14 @@ def test_a_bucket_that_fails_is_named_and_nothing_half_is_kept(
     assert len(load()) == 1000
 
 
-def test_what_was_damaged_on_the_way_is_asked_for_again(bucket):
+def test_a_damaged_download_is_repeated(bucket):
     damaged = iter([True, True])
     bucket.fault = lambda content: content[:-1] + b"~" if next(damaged, False) else content
     assert len(load()) == 1000
 
 
 @pytest.mark.parametrize("name", ["labels-test.npy", RECORDS])
-def test_what_is_wrong_in_the_bucket_is_to_be_put_right_there(bucket, data_dir, name):
+def test_damage_in_the_bucket_must_be_corrected_there(bucket, data_dir, name):
     content = (data_dir / "digits" / "1.0.0" / name).read_bytes()
     bucket.put(f"data/digits/1.0.0/{name}", content[:-1] + b"~")
     with pytest.raises(
@@ -181,7 +181,7 @@ def test_what_is_wrong_in_the_bucket_is_to_be_put_right_there(bucket, data_dir, 
     assert len(load()) == 1000
 
 
-def test_what_is_missing_in_the_bucket_is_to_be_put_there(bucket):
+def test_a_file_that_is_missing_in_the_bucket_is_named(bucket):
     bucket.delete(f"data/digits/1.0.0/{RECORDS}")
     with pytest.raises(FileNotFoundError, match=rf"missing.* This is a copy of {URL}/digits"):
         load()
@@ -189,7 +189,7 @@ def test_what_is_missing_in_the_bucket_is_to_be_put_there(bucket):
 
 @pytest.fixture
 def interruptible():
-    """Programs that are started get SIGINT, which one in the background of a shell ignores."""
+    """Started programs get SIGINT, which programs in the background of a shell ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -244,18 +244,18 @@ def test_a_full_or_read_only_disk_is_named(bucket, tmp_path, monkeypatch):
 def test_processes_of_one_machine_copy_a_file_once(bucket, capsys, monkeypatch):
     load("train")
     (lock,) = copies_kept("digits/*/1.0.0/.copying")
-    asked(bucket)
+    new_downloads(bucket)
     with open(lock, "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         waiting = threading.Thread(target=load)
         waiting.start()
         waiting.join(0.5)
         assert waiting.is_alive()
-        assert not asked(bucket)
+        assert not new_downloads(bucket)
         (lock.parent / RECORDS).write_bytes(bucket.ask("GET", content_of(RECORDS))[2])
     waiting.join(30)
     assert not waiting.is_alive()
-    assert not asked(bucket)
+    assert not new_downloads(bucket)
     assert f"another process is copying {URL}/digits/1.0.0: waiting" in capsys.readouterr().err
 
 
@@ -279,7 +279,7 @@ def test_what_a_killed_process_left_is_deleted(bucket):
     assert (left.exists(), new.exists()) == (False, True)  # another host may write to the new one
 
 
-def test_large_data_sets_say_how_far_they_are(bucket, capsys, monkeypatch):
+def test_copying_a_large_data_set_reports_progress(bucket, capsys, monkeypatch):
     monkeypatch.setattr(copies, "_MANY", 100_000)
     load()
     said = capsys.readouterr().err
@@ -300,13 +300,13 @@ def test_a_program_trains_on_it_as_from_a_disk(bucket, data_dir, tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-    assert report(tmp_path / "bucket") == report(tmp_path / "disk")
+    assert read_report(tmp_path / "bucket") == read_report(tmp_path / "disk")
 
 
-def report(workdir):
-    found = json.loads((workdir / "evaluation.json").read_text())
-    del found["measurement"], found["config"]["data"]["data_dir"]
-    return found
+def read_report(workdir):
+    content = json.loads((workdir / "evaluation.json").read_text())
+    del content["measurement"], content["config"]["data"]["data_dir"]
+    return content
 
 
 @pytest.mark.parametrize(
@@ -328,12 +328,12 @@ def report(workdir):
         ("../digits", URL, ValueError, "is unknown"),
     ],
 )
-def test_what_is_not_there_is_named(bucket, name, url, error, message):
+def test_a_missing_data_set_or_bucket_is_named(bucket, name, url, error, message):
     with pytest.raises(error, match=message):
         data.load(name, split="test", data_dir=url)
 
 
-def test_without_the_extra_its_command_is_named(monkeypatch):
+def test_missing_library_error_tells_how_to_install_it(monkeypatch):
     def missing():
         raise ImportError("no module named gcsfs")
 

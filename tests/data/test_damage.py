@@ -1,4 +1,4 @@
-"""Damage to a prepared data set: an error that names it, at the latest when the damaged is read.
+"""Damage to a prepared data set: an error names it, at the latest when that part is read.
 
 Each is tried on what `launch.prepare` writes, on what an earlier version of it wrote (without
 checksums of files), and on what TFDS prepares, as array_record and as tfrecord.
@@ -44,7 +44,7 @@ def intact(tmp_path_factory):
 
 @pytest.fixture
 def copy(intact, tmp_path, monkeypatch):
-    """Makes a copy of a kind, and returns its directory; with a cache of its own."""
+    """Makes a copy of a kind, with its own cache, and returns the directory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def make(kind):
@@ -67,7 +67,7 @@ def shard(directory, split="train"):
 
 
 def change(path, edit):
-    """Rewrites a file: edit(bytearray) -> bytes, or None for what it was given."""
+    """Rewrites a file: edit(bytearray) -> bytes, or None if edited in place."""
     content = bytearray(path.read_bytes())
     edited = edit(content)
     path.write_bytes(content if edited is None else edited)
@@ -106,14 +106,14 @@ def label_of(example):
 
 
 def test_the_kinds_are_alike(intact, tmp_path, monkeypatch, capsys):
-    """Undamaged they are all read; of what no checksums are known, a line says so."""
+    """All can be read if undamaged; a line says where no checksums are known."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for split in ("train", "test"):
-        found = {kind: read(intact / kind / "folder/pets/1.0.0", split) for kind in KINDS}
-        assert all(found[kind] == found["ours"] for kind in KINDS)
-        assert len(found["ours"]) == 20
-    (told,) = capsys.readouterr().err.splitlines()
-    assert "old/folder/pets/1.0.0 was prepared before checksums were recorded" in told
+        examples = {kind: read(intact / kind / "folder/pets/1.0.0", split) for kind in KINDS}
+        assert all(examples[kind] == examples["ours"] for kind in KINDS)
+        assert len(examples["ours"]) == 20
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "old/folder/pets/1.0.0 was prepared before checksums were recorded" in line
 
 
 # Files of records
@@ -154,7 +154,7 @@ def test_a_damaged_file_of_records(copy, kind, fault):
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_changed_byte_passes(copy, kind):
-    """Of any place in a file of records: an error, or nothing that is read has changed."""
+    """At any place in a file of records: an error, or what is read stays the same."""
     directory = copy(kind)
     file, expected = shard(directory), read(directory)
     content = file.read_bytes()
@@ -173,7 +173,7 @@ def test_no_changed_byte_passes(copy, kind):
 
 @pytest.mark.parametrize("kind", ["ours", "old"])
 def test_records_of_another_preparation(copy, kind):
-    """Whole ones, with the labels of other images."""
+    """Intact ones, with the labels of other images."""
     directory = copy(kind)
     change_records(shard(directory), lambda examples: examples.reverse())
     with pytest.raises(OSError, match=r"has changed since|its record says label"):
@@ -181,7 +181,7 @@ def test_records_of_another_preparation(copy, kind):
 
 
 def test_images_of_another_preparation(copy):
-    """Names, labels and order are the same: only their own checksums tell."""
+    """Names, labels and order are the same: only the files' checksums tell."""
     directory = copy("ours")
 
     def exchange(examples):
@@ -195,7 +195,7 @@ def test_images_of_another_preparation(copy):
         read(directory)
 
 
-def test_of_much_data_only_sizes_are_compared(copy, monkeypatch):
+def test_for_much_data_only_sizes_are_compared(copy, monkeypatch):
     monkeypatch.setattr(manifest, "_READ_WHOLE", 1)
     directory = copy("ours")
     expected = read(directory)
@@ -254,7 +254,7 @@ LABELS = {
 @pytest.mark.parametrize("kind", HAVE_LABELS)
 @pytest.mark.parametrize("fault", LABELS)
 def test_wrong_labels(copy, kind, fault):
-    """They do not train: at the latest the first image whose label is wrong is refused."""
+    """They are never used: at the latest the first image with a wrong label is refused."""
     directory = copy(kind)
     file = directory / "labels-train.npy"
     np.save(file, LABELS[fault](np.load(file)))
@@ -277,8 +277,8 @@ def test_labels_that_cannot_be_read(copy, kind, content):
     if content == "pickled":
         np.save(file, np.array([print], object))
     elif content == "an npz":
-        with open(file, "wb") as opened:
-            np.savez(opened, np.zeros(20, np.int32))
+        with open(file, "wb") as stream:
+            np.savez(stream, np.zeros(20, np.int32))
     elif content == "a pipe":
         file.unlink()
         os.mkfifo(file)
@@ -322,7 +322,7 @@ def test_a_wrong_label_is_named_in_a_batch(copy):
         list(batches)
 
 
-# What stands beside them
+# Files beside the records
 
 METADATA = {
     "junk": ("dataset_info.json", lambda file: file.write_text("{")),

@@ -1,4 +1,4 @@
-"""Loading by name: sub-splits, errors, and preparation that survives crowds and kills."""
+"""Loading by name: sub-splits, errors, and preparation by many processes and after kills."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def data_dir(tmp_path_factory):
 
 
 def run_script(script, *arguments):
-    """Runs a Python script in a process of its own and returns what it printed, from JSON."""
+    """Runs a Python script in its own process and returns what it printed, from JSON."""
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
         capture_output=True,
@@ -128,7 +128,7 @@ def test_preparation_leaves_stdout_and_the_directory_clean(tmp_path, capfd):
 # Errors
 
 
-def test_an_unknown_name_lists_near_ones(tmp_path):
+def test_an_unknown_name_suggests_similar_ones(tmp_path):
     with pytest.raises(
         ValueError,
         match=r"data\.name='digit' .*mean 'digits' or 'font_digits'\? Choose one of: digit",
@@ -168,7 +168,7 @@ def test_a_directory_that_cannot_be_written(path):
 
 
 def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
-    """As `--config.data.data_dir=$DATA` gives it, where DATA is not set."""
+    """As from `--config.data.data_dir=$DATA` if DATA is not set."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"data\.data_dir='' is empty: give a directory, or leave"):
         load("digits", split="train", data_dir="")
@@ -303,14 +303,14 @@ def test_processes_that_prepare_at_the_same_time(tmp_path):
 
 @pytest.mark.long
 def test_a_kill_at_any_moment_leaves_a_whole_data_set_or_none(tmp_path):
-    report = run_script(KILLED, tmp_path)
-    moments = [name for name in report if not name.startswith("timed")]
-    assert [report[name] for name in moments] == [9, 9, 9, 9]  # killed, where they should be
-    published = {name for name in report if (tmp_path / name / "digits" / "1.0.0").exists()}
+    statuses = run_script(KILLED, tmp_path)
+    moments = [name for name in statuses if not name.startswith("timed")]
+    assert [statuses[name] for name in moments] == [9, 9, 9, 9]  # killed, where they should be
+    published = {name for name in statuses if (tmp_path / name / "digits" / "1.0.0").exists()}
     assert published & set(moments) == {"after_renaming"}
     for name in moments:
         assert list((tmp_path / name).glob("incomplete.digits.*")), "killed too early"
-    for name in report:
+    for name in statuses:
         assert_whole_after(tmp_path / name)
 
 

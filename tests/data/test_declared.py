@@ -1,4 +1,4 @@
-"""What other people's builders declare of their images: honoured as TFDS reads it, or refused."""
+"""What users' builders declare about their images: honoured as TFDS reads it, or refused."""
 
 import numpy as np
 import PIL.Image
@@ -130,14 +130,14 @@ def test_what_contradicts_the_declaration_is_named(shape, file, message, cache, 
 def test_one_declared_side_is_compared(tmp_path):
     prepare(tmp_path, "rows", (8, None, 3), [encode(COLOURS, "PNG"), jpeg(picture(9, 8))])
     dataset = data.load("rows", split="train", data_dir=tmp_path)
-    found = []
+    outcomes = []
     for i in range(2):
         try:
-            found.append(dataset[i]["image"].shape)
+            outcomes.append(dataset[i]["image"].shape)
         except ValueError as error:
-            found.append(str(error))
-    assert (8, 8, 3) in found
-    (message,) = [x for x in found if isinstance(x, str)]
+            outcomes.append(str(error))
+    assert (8, 8, 3) in outcomes
+    (message,) = [x for x in outcomes if isinstance(x, str)]
     assert "rows's split 'train': the file has 9 x 8 pixels, but the data set declares" in message
     assert "shape (8, None, 3): correct" in message
 

@@ -58,7 +58,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def data_dir(prepared, tmp_path, monkeypatch):
-    """A copy, and a cache of its own."""
+    """A copy, with its own cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(prepared, tmp_path / "data")
     return tmp_path / "data"
@@ -73,8 +73,8 @@ def as_tfrecord(data_dir):
 
 def assert_same(a, b):
     np.testing.assert_array_equal(a.labels, b.labels)
-    for one, other in zip(a, b, strict=True):
-        np.testing.assert_array_equal(one["image"], other["image"])
+    for first, second in zip(a, b, strict=True):
+        np.testing.assert_array_equal(first["image"], second["image"])
 
 
 def test_what_tfds_prepared_is_read(data_dir):
@@ -129,12 +129,12 @@ def test_labels_and_index_are_read_once(as_tfrecord, tmp_path):
     ):
         list(dataset)
     kept["labels-train.npy"].write_bytes(b"broken")
-    found = data.load("flags", split="train", data_dir=as_tfrecord).labels
-    np.testing.assert_array_equal(found, expected)
+    labels = data.load("flags", split="train", data_dir=as_tfrecord).labels
+    np.testing.assert_array_equal(labels, expected)
 
 
-def test_what_is_remembered_is_of_these_files(data_dir):
-    """Labels that were remembered of records that stood here before are not used."""
+def test_cached_labels_of_other_files_are_not_used(data_dir):
+    """Those of records that were in the same place before."""
     expected = data.load("flags", split="train", data_dir=data_dir).labels
     first, _, third = sorted((data_dir / "flags" / "1.2.0").glob("*train*"))
     contents = first.read_bytes(), third.read_bytes()
@@ -148,7 +148,7 @@ def test_what_is_remembered_is_of_these_files(data_dir):
 
 def test_the_newest_version_is_taken(data_dir):
     shutil.copytree(data_dir / "flags" / "1.2.0", data_dir / "flags" / "1.10.0")
-    (data_dir / "flags" / "2.0.0").mkdir()  # begun, not whole
+    (data_dir / "flags" / "2.0.0").mkdir()  # incomplete
     np.save(data_dir / "flags" / "1.10.0" / "labels-test.npy", np.full(12, 2, np.int32))
     assert set(data.load("flags", split="test", data_dir=data_dir).labels) == {2}
     shutil.rmtree(data_dir / "flags" / "1.10.0")
@@ -156,7 +156,7 @@ def test_the_newest_version_is_taken(data_dir):
 
 
 @pytest.mark.parametrize("name", ["imagenet2012", "office_home", "folder/flowers"])
-def test_what_is_not_prepared_says_how_to_prepare_it(name, tmp_path):
+def test_the_error_tells_how_to_prepare_a_data_set(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"launch\.prepare --dataset={name} --manual_dir"):
         data.load(name, split="train", data_dir=tmp_path)
 
@@ -201,7 +201,7 @@ def test_a_file_with_too_few_records_is_named(data_dir):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xff\xff", b""])
-def test_a_record_that_is_none_is_named(data_dir, monkeypatch, content):
+def test_an_invalid_record_is_named(data_dir, monkeypatch, content):
     dataset = data.load("flags", split="test", data_dir=data_dir)
     monkeypatch.setattr(records.Records, "__getitem__", lambda whole, i: content)
     with pytest.raises(OSError, match=rf"image 3 of .* damaged record, of {len(content)} bytes"):
@@ -237,7 +237,7 @@ def test_a_tfrecord_file_that_changed_since_it_was_searched_is_named(as_tfrecord
         (b"garbage", "cannot be read"),
     ],
 )
-def test_a_labels_file_that_cannot_be_is_named(data_dir, labels, message):
+def test_an_invalid_labels_file_is_named(data_dir, labels, message):
     file = data_dir / "flags" / "1.2.0" / "labels-test.npy"
     file.write_bytes(labels) if isinstance(labels, bytes) else np.save(file, labels)
     with pytest.raises(OSError, match=rf"labels-test\.npy:? .*{message}.*delete"):
@@ -252,16 +252,16 @@ def test_a_split_without_labels_is_refused(data_dir, monkeypatch):
 
 
 @pytest.mark.parametrize("data_set", ["data_dir", "as_tfrecord"])
-def test_reading_many_labels_is_told(data_set, request, monkeypatch, capsys):
-    """That it happens once and how far it is; and again, where it cannot be remembered."""
+def test_reading_many_labels_reports_progress(data_set, request, monkeypatch, capsys):
+    """And that it happens only once, unless the labels cannot be cached."""
     monkeypatch.setattr(notice, "MANY", 50)
     path = request.getfixturevalue(data_set)
     data.load("flags", split="train", data_dir=path)
-    told = capsys.readouterr().err
-    assert "the labels of" in told
-    assert "once: 60 records\n" in told
-    assert "once: 100 %\n" in told
-    assert ("indexing the records of" in told) == (data_set == "as_tfrecord")
+    printed = capsys.readouterr().err
+    assert "the labels of" in printed
+    assert "once: 60 records\n" in printed
+    assert "once: 100 %\n" in printed
+    assert ("indexing the records of" in printed) == (data_set == "as_tfrecord")
     data.load("flags", split="train", data_dir=path)
     assert not capsys.readouterr().err
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")
@@ -277,7 +277,7 @@ def test_reading_many_labels_is_told(data_set, request, monkeypatch, capsys):
         ("{}", OSError, r"preparation\.json cannot be read as what launch\.prepare writes"),
     ],
 )
-def test_how_it_was_prepared_is_looked_at(data_dir, content, error, message):
+def test_preparation_json_is_checked(data_dir, content, error, message):
     (data_dir / "flags" / "1.2.0" / "preparation.json").write_text(content)
     with pytest.raises(error, match=message):
         data.load("flags", split="test", data_dir=data_dir)

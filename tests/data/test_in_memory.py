@@ -1,4 +1,4 @@
-"""Data sets of one's own, in memory, by name."""
+"""Your own data sets, in memory, by name."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from pnoise_jax.data import in_memory
 
 
 def blobs():
-    """The example of the documentation: a bright blob in one of four corners."""
+    """The example in the documentation: a bright blob in one of four corners."""
     generator = np.random.default_rng(0)
     labels = np.arange(120) % 4
     images = generator.integers(0, 80, (120, 8, 8, 1), np.uint8)
@@ -37,7 +37,7 @@ def registered():
     in_memory.make.cache_clear()
 
 
-def test_a_registered_data_set_is_read_as_others_are():
+def test_a_registered_data_set_is_read_like_others():
     assert "corner_blobs" in data.list_datasets()
     train = data.load("corner_blobs", split="train[10:20]+test")
     whole = blobs().splits
@@ -54,7 +54,7 @@ def test_a_registered_data_set_is_read_as_others_are():
         assert next(batches)["image"].shape == (8, 8, 8, 1)
 
 
-def test_the_version_is_that_of_the_content():
+def test_the_version_depends_on_the_content():
     same, other = blobs(), blobs()
     other.splits["test"][1][0] = 3
     assert same.version == blobs().version != other.version

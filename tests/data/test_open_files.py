@@ -34,7 +34,7 @@ def write(path, contents, file_format="array_record"):
 
 
 def info_of(paths, number):
-    """What TFDS says of a split: as many records in each file."""
+    """TFDS's info on a split with `number` records in each file."""
     parts = [
         SimpleNamespace(filename=str(path), skip=0, take=number, examples_in_shard=number)
         for path in paths
@@ -46,20 +46,20 @@ def info_of(paths, number):
 def forty(tmp_path_factory):
     """By format: 40 files of 3 records, each record its own number."""
     directory = tmp_path_factory.mktemp("forty")
-    found = {}
+    infos = {}
     for file_format in ("array_record", "tfrecord"):
         paths = [directory / f"{i:02d}.{file_format}" for i in range(40)]
         for i, path in enumerate(paths):
             write(path, [b"%d" % (3 * i + j) for j in range(3)], file_format)
-        found[file_format] = info_of(paths, 3)
-    return found
+        infos[file_format] = info_of(paths, 3)
+    return infos
 
 
 def open_now():
     return len(os.listdir("/proc/self/fd"))
 
 
-def opened(forty, file_format):
+def open_forty(forty, file_format):
     return records.open_records(forty[file_format], file_format, records.find_bounds)
 
 
@@ -74,7 +74,7 @@ def test_no_more_files_are_open_than_may_be(forty, file_format, monkeypatch, cap
     notice.tell_once.cache_clear()
     gc.collect()
     before = open_now()
-    whole = opened(forty, file_format)
+    whole = open_forty(forty, file_format)
     assert "40 files of records, but only 8 can stay open" in capsys.readouterr().err
     for order in (range(120), range(119, -1, -1), np.random.default_rng(0).permutation(120)):
         for i in order:
@@ -90,7 +90,7 @@ def test_no_more_files_are_open_than_may_be(forty, file_format, monkeypatch, cap
 def test_threads_share_few_files(forty, file_format, monkeypatch):
     """None is closed while another thread reads from it."""
     monkeypatch.setattr(open_files, "capacity", lambda: 2)
-    whole, wrong = opened(forty, file_format), []
+    whole, wrong = open_forty(forty, file_format), []
 
     def read(seed):
         for i in np.random.default_rng(seed).integers(0, 120, 400).tolist():
@@ -107,7 +107,7 @@ def test_threads_share_few_files(forty, file_format, monkeypatch):
 
 @pytest.fixture
 def exhaust():
-    """Opens files until the system refuses, which it does five later."""
+    """Opens files until the system refuses, which it does after five."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     others = []
 
@@ -129,8 +129,8 @@ def exhaust():
 @needs_proc
 @formats
 def test_files_make_room_for_each_other_when_the_system_refuses(forty, file_format, exhaust):
-    """As when something else has opened many since; if that does not help, it is said."""
-    whole, other = opened(forty, file_format), opened(forty, file_format)
+    """As if another part opened many; if it does not help, the error says so."""
+    whole, other = open_forty(forty, file_format), open_forty(forty, file_format)
     for i in range(60):  # 20 files
         assert whole[i] == b"%d" % i
     exhaust()
@@ -144,7 +144,7 @@ def test_files_make_room_for_each_other_when_the_system_refuses(forty, file_form
 
 @formats
 def test_a_copy_for_another_process(forty, file_format):
-    whole = opened(forty, file_format)
+    whole = open_forty(forty, file_format)
     assert whole[3] == b"3"
     copy = pickle.loads(pickle.dumps(whole))
     del whole
@@ -211,7 +211,7 @@ def test_one_file_of_records_under_a_small_limit(tmp_path):
     assert done.stdout.split() == ["400"] * 2, done.stderr
 
 
-def test_a_record_of_a_large_file_costs_what_one_of_a_small_costs(tmp_path):
+def test_a_record_of_a_large_file_costs_no_more_than_one_of_a_small_file(tmp_path):
     """array_record's own `read([row])` takes 30 times as long in the larger one."""
     times = []
     for number in (1000, 200_000):
@@ -230,7 +230,7 @@ def test_a_record_of_a_large_file_costs_what_one_of_a_small_costs(tmp_path):
     assert times[1] < 6 * times[0]
 
 
-def test_a_line_is_told_of_every_tenth(capsys, monkeypatch):
+def test_progress_is_reported_after_every_tenth(capsys, monkeypatch):
     monkeypatch.setattr(notice, "MANY", 10)
     assert list(notice.told(iter([[1] * 5, [2] * 5]), "reading", 10)) == [[1] * 5, [2] * 5]
     assert capsys.readouterr().err == "reading: 10 records\nreading: 50 %\nreading: 100 %\n"

@@ -1,4 +1,4 @@
-"""The streams of batches: who is in which batch, on which host, after which resume."""
+"""The streams of batches: which examples they have, on each host and after resuming."""
 
 import os
 import subprocess
@@ -155,7 +155,7 @@ def test_augmentation_differs_by_position_and_seed(dataset):
     assert len(noise(0) | noise(1)) == 2 * count
 
 
-def test_few_batches_lie_ahead_however_many_threads(dataset):
+def test_few_batches_are_made_ahead_by_any_number_of_threads(dataset):
     """Large ones fill the memory; the threads share each batch, the first one, too."""
     made, threads = [], set()
 

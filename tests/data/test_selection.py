@@ -17,8 +17,8 @@ def test_selected_examples_are_those_asked_for(digits):
     assert (chosen.num_classes, chosen.class_names) == (10, digits.class_names)
     with pytest.raises(ValueError, match="read-only"):
         chosen.labels[0] = 1
-    again = pickle.loads(pickle.dumps(chosen))  # for worker processes
-    np.testing.assert_array_equal(again[1]["image"], digits[2]["image"])
+    copy = pickle.loads(pickle.dumps(chosen))  # for worker processes
+    np.testing.assert_array_equal(copy[1]["image"], digits[2]["image"])
 
 
 def test_a_selection_is_trained_on_like_any_data_set(digits):

@@ -15,7 +15,7 @@ def split_of(name, split, images):
 
 @pytest.mark.parametrize(("equal", "of_one_set"), [(0, 0), (1, 0), (2, 0), (3, 3)])
 def test_a_few_equal_images_of_one_data_set_are_chance(equal, of_one_set):
-    """Black ones, say; up to a hundredth. Two data sets share what they share."""
+    """Up to a hundredth, such as black ones; between two data sets, all count."""
     images = np.random.default_rng(0).integers(0, 256, (500, 4, 4, 1), np.uint8)
     train, test = images[:300], images[300:].copy()
     test[:equal] = train[:equal]

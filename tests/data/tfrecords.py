@@ -11,7 +11,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 
 def write(path: Path, records: Iterable[bytes]) -> None:
-    """A tfrecord file, with the checksums of an implementation that is not ours."""
+    """Writes a tfrecord file, with the checksums of another implementation."""
     with open(path, "wb") as file:
         for record in records:
             length = struct.pack("<Q", len(record))
@@ -26,10 +26,10 @@ def convert(directory: Path) -> None:
     """
     for split in tfds.builder_from_directory(directory).info.splits.values():
         for path in map(Path, split.filepaths):
-            found = ArrayRecordDataSource(str(path))
+            source = ArrayRecordDataSource(str(path))
             write(
                 directory / path.name.replace("array_record", "tfrecord"),
-                [found[i] for i in range(len(found))],
+                [source[i] for i in range(len(source))],
             )
             path.unlink()
     info = directory / "dataset_info.json"

@@ -1,4 +1,4 @@
-"""The digits data set: what is in it, who is in which split, and in what order."""
+"""The digits data set: what is in it, in which split, and in what order."""
 
 import numpy as np
 import pytest

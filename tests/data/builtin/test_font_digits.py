@@ -1,4 +1,4 @@
-"""The font_digits data set: what is drawn, how it is reduced, who is in which split."""
+"""The font_digits data set: what is drawn, how it is reduced, what is in which split."""
 
 import collections
 import hashlib
@@ -90,8 +90,8 @@ def test_every_round_of_the_stored_order_has_each_digit_once(splits):
 
 def test_the_pixels_never_change(splits):
     # They are version 1.0.0 of the data set: a change needs another version.
-    found = {s: hashlib.sha256(d.images.tobytes()).hexdigest()[:16] for s, d in splits.items()}
-    assert found == {"train": "62789ab146f1f640", "test": "635437ff2f8df4e1"}
+    digests = {s: hashlib.sha256(d.images.tobytes()).hexdigest()[:16] for s, d in splits.items()}
+    assert digests == {"train": "62789ab146f1f640", "test": "635437ff2f8df4e1"}
 
 
 # How far it is from the handwritten digits
@@ -121,7 +121,7 @@ def test_blocks_are_counted_as_in_the_data_of_scikit_learn():
 
 
 def test_a_plain_digit_is_its_outline_filled():
-    """A square of a known size in the place of an outline: half pixels decide."""
+    """A square of a known size replaces the outline: half pixels decide."""
     pen = digit_drawings.Pen(["DejaVuSans"])
     square = np.array([[0, 0], [8, 0], [8, 8], [0, 8]], float)
     pen._outlines["DejaVuSans", 0] = fonts.Contours(square, [1, 2, 2, 2])
@@ -175,10 +175,10 @@ def test_other_fonts_are_refused(tmp_path, monkeypatch):
     outline = fonts.outline
 
     def other(face, codepoint):
-        found = outline(face, codepoint)
+        contours = outline(face, codepoint)
         if codepoint == ord("7") and face.family_name == "STIXGeneral":
-            found.vertices[0, 0] += 1
-        return found
+            contours.vertices[0, 0] += 1
+        return contours
 
     monkeypatch.setattr(fonts, "outline", other)
     with pytest.raises(

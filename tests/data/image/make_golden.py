@@ -1,4 +1,4 @@
-"""Writes golden/evaluation.npz: small JPEGs, and what torchvision and timm make of them.
+"""Writes golden/evaluation.npz: small JPEGs, and the results of torchvision and timm.
 
 Run by hand, in an environment with PyTorch, torchvision and timm (last run: torchvision 0.28, timm
 1.0.31, Pillow 13.0)::
@@ -6,8 +6,8 @@ Run by hand, in an environment with PyTorch, torchvision and timm (last run: tor
     python tests/data/image/make_golden.py
 
 The file holds the JPEGs' bytes under "jpeg/<number>" and, for each case, the uint8 result
-(height, width, channels) under "<transform>/<height>x<width>/<number>", with the transform as a
-config of this project says it.
+(height, width, channels) under "<transform>/<height>x<width>/<number>", with the transform as in a
+config of this project.
 """
 
 import io
@@ -20,8 +20,8 @@ from torchvision import transforms
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# (height, width): wide, tall, square, long, and smaller than what comes out. Odd numbers, so that
-# what is cut off at the centre is not the same on both sides.
+# (height, width): wide, tall, square, long, and smaller than the result. Odd numbers, so that a
+# central crop cuts off different amounts on both sides.
 IMAGE_SIZES = ((60, 81), (83, 53), (47, 47), (37, 140), (13, 18))
 SIZES = ((16, 16), (21, 21), (14, 23))
 CROPS = ((0.875, "bicubic"), (0.9, "bilinear"), (1.0, "bicubic"))

@@ -1,4 +1,4 @@
-"""Statistics of pixels: which are possible, and what is said of those on another scale."""
+"""Statistics of pixels: which are possible, and the errors for those on another scale."""
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ IMAGENET_255 = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
         ([0.5], [np.float32(0.5)]),
     ],
 )
-def test_what_models_have_is_possible(mean, std):
+def test_statistics_of_published_models_are_accepted(mean, std):
     require_statistics(mean=mean, std=std)
 
 
@@ -59,12 +59,12 @@ def test_what_models_have_is_possible(mean, std):
         ("std", 0.5, "finite number"),
     ],
 )
-def test_what_pixels_cannot_have_is_refused(name, values, message):
+def test_impossible_statistics_are_refused(name, values, message):
     with pytest.raises(ValueError, match=rf"data\.{name}=.*{message}"):
         require_statistics(**{name: values})
 
 
-def test_it_is_refused_wherever_images_are_normalised():
+def test_impossible_statistics_are_refused_wherever_images_are_normalised():
     images = np.zeros((2, 4, 4, 3), np.uint8)
     mean, std = IMAGENET_255
     for normalise in (evaluation.normalise, jax.jit(evaluation.normalise, static_argnums=(1, 2))):

@@ -35,9 +35,9 @@ def pillow(pixels: np.ndarray) -> PIL.Image.Image:
     return PIL.Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
-def assert_pillows(found: np.ndarray, expected: PIL.Image.Image, *, atol: int = 0) -> None:
-    expected = np.asarray(expected).reshape(found.shape)
-    np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=atol)
+def assert_pillows(actual: np.ndarray, expected: PIL.Image.Image, *, atol: int = 0) -> None:
+    expected = np.asarray(expected).reshape(actual.shape)
+    np.testing.assert_allclose(actual.astype(int), expected.astype(int), atol=atol)
 
 
 # Pixel operations
@@ -54,7 +54,7 @@ def test_enhancements_are_pillows(kind, factor):
     assert_pillows(
         operations.contrast(pixels, factor), ImageEnhance.Contrast(image).enhance(factor), atol=1
     )
-    # OpenCV rounds where Pillow cuts off, and its gray has other last digits.
+    # OpenCV rounds where Pillow truncates, and its gray differs in the last digits.
     assert_pillows(
         operations.sharpness(pixels, factor), ImageEnhance.Sharpness(image).enhance(factor), atol=2
     )
@@ -79,15 +79,15 @@ def test_tables_are_pillows(kind):
 
 def test_solarize_add_brightens_the_dark():
     values = np.array([0, 100, 127, 128, 255], np.uint8).reshape(1, 5, 1)
-    found = operations.solarize_add(values, 140)
-    assert found.ravel().tolist() == [140, 240, 255, 128, 255]
+    actual = operations.solarize_add(values, 140)
+    assert actual.ravel().tolist() == [140, 240, 255, 128, 255]
 
 
 def test_hue_turns_colours_around():
     red = np.full((2, 2, 3), (255, 0, 0), np.uint8)
     for shift, colour in ((0, (255, 0, 0)), (1 / 3, (0, 255, 0)), (-1 / 3, (0, 0, 255))):
-        found = operations.hue(red, shift)[0, 0]
-        np.testing.assert_allclose(found.astype(int), colour, atol=6)
+        actual = operations.hue(red, shift)[0, 0]
+        np.testing.assert_allclose(actual.astype(int), colour, atol=6)
     np.testing.assert_array_equal(operations.hue(GRAYS, 0.3), GRAYS)
 
 
@@ -131,9 +131,9 @@ def test_statistics_hold_for_every_channel():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_flip_mirrors_a_share_of_the_images(share):
-    found = [Flip(share)(COLOURS, rng(seed), STATISTICS) for seed in range(300)]
-    mirrored = [(x == COLOURS[:, ::-1]).all() for x in found]
-    assert all(m or (x == COLOURS).all() for m, x in zip(mirrored, found, strict=True))
+    actual = [Flip(share)(COLOURS, rng(seed), STATISTICS) for seed in range(300)]
+    mirrored = [(x == COLOURS[:, ::-1]).all() for x in actual]
+    assert all(m or (x == COLOURS).all() for m, x in zip(mirrored, actual, strict=True))
     assert abs(np.mean(mirrored) - share) < 0.1 * (0 < share < 1) + 1e-9
 
 
@@ -146,9 +146,9 @@ def test_random_shift_draws_every_shift_and_repeats_the_edge():
         for right in (-1, 0, 1)
     }
     generator = rng()
-    found = {RandomShift(1)(pixels, generator, STATISTICS).tobytes() for _ in range(200)}
-    assert found == expected
-    assert len(found) == 9
+    actual = {RandomShift(1)(pixels, generator, STATISTICS).tobytes() for _ in range(200)}
+    assert actual == expected
+    assert len(actual) == 9
     assert RandomShift(9)(pixels, rng(), STATISTICS).shape == pixels.shape
 
 
@@ -160,30 +160,30 @@ def test_random_shift_refuses_other_than_whole_pixels(pixels):
 
 @pytest.mark.parametrize("pixels", [COLOURS, GRAYS])
 def test_color_jitter_of_nothing_is_the_image_itself(pixels):
-    found = ColorJitter(0, 0, 0, 0)(pixels, rng(), STATISTICS)
-    np.testing.assert_array_equal(found, pixels)
+    actual = ColorJitter(0, 0, 0, 0)(pixels, rng(), STATISTICS)
+    np.testing.assert_array_equal(actual, pixels)
 
 
 @pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "hue"])
 def test_color_jitter_changes_what_it_says(field):
-    """Of a picture's mean, its spread, its colourfulness and its hues, the one that is named."""
+    """Each field changes one of a picture's mean, spread, colourfulness and hues."""
     nothing = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
     x = {**nothing, field: 0.4}
-    soft = (128 + (COLOURS.astype(float) - 128) / 3).astype(np.uint8)  # nothing is cut off
+    soft = (128 + (COLOURS.astype(float) - 128) / 3).astype(np.uint8)  # nothing is clipped
     ratios = []
     for seed in range(200):
-        found = ColorJitter(**x)(soft, rng(seed), STATISTICS).astype(float)
+        actual = ColorJitter(**x)(soft, rng(seed), STATISTICS).astype(float)
         measures = {
             "brightness": lambda p: p.mean(),
             "contrast": lambda p: p.std(),
             "saturation": lambda p: p.std(axis=-1).mean(),
             "hue": lambda p: p[..., 0].mean(),
         }
-        ratios.append(measures[field](found) / measures[field](soft.astype(float)))
+        ratios.append(measures[field](actual) / measures[field](soft.astype(float)))
         if field == "contrast":
-            np.testing.assert_allclose(found.mean(), soft.mean(), atol=4)
+            np.testing.assert_allclose(actual.mean(), soft.mean(), atol=4)
         if field == "saturation":
-            np.testing.assert_allclose(found.mean(axis=-1), soft.mean(axis=-1), atol=12)
+            np.testing.assert_allclose(actual.mean(axis=-1), soft.mean(axis=-1), atol=12)
     if field == "hue":
         assert np.std(ratios) > 0.01
     else:  # factors are even in [0.6, 1.4]
@@ -223,17 +223,17 @@ def test_random_erasing_covers_one_rectangle(fill):
     black = np.zeros((60, 80, 3), np.uint8)
     areas = []
     for seed in range(200):
-        found = erase(black, rng(seed), STATISTICS)
-        covered = (found != 0).any(axis=-1)
+        actual = erase(black, rng(seed), STATISTICS)
+        covered = (actual != 0).any(axis=-1)
         rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
         areas.append(height * width / 4800)
         assert 0.45 < height / width < 2.2
-        inside = found[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        inside = actual[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         if fill == "mean":
             assert (inside == MEAN).all()
         else:
-            green = inside[..., 1] / 255  # of the others some is cut off at black or white
+            green = inside[..., 1] / 255  # the others are partly clipped at black or white
             np.testing.assert_allclose(green.mean(), 0.5, atol=0.04)
             np.testing.assert_allclose(green.std(), 0.2, atol=0.03)
     assert not black.any()
@@ -242,8 +242,8 @@ def test_random_erasing_covers_one_rectangle(fill):
 
 
 def test_random_erasing_erases_a_share_of_the_images():
-    found = [RandomErasing(0.25)(COLOURS, rng(seed), STATISTICS) for seed in range(400)]
-    assert abs(np.mean([(x != COLOURS).any() for x in found]) - 0.25) < 0.07
+    actual = [RandomErasing(0.25)(COLOURS, rng(seed), STATISTICS) for seed in range(400)]
+    assert abs(np.mean([(x != COLOURS).any() for x in actual]) - 0.25) < 0.07
     never = RandomErasing(1, scale=(1, 1))(COLOURS, rng(), STATISTICS)  # none that is smaller fits
     np.testing.assert_array_equal(never, COLOURS)
 
@@ -262,16 +262,16 @@ def test_operations_keep_the_shape_and_their_input(name, kind):
     fill = MEAN[: pixels.shape[2]]
     for level in (0, 0.9, 1.5, 3):
         for seed in range(4):
-            found = OPERATIONS[name](pixels, level, rng(seed), fill)
-            assert found.shape == pixels.shape
-            assert found.dtype == np.uint8
+            actual = OPERATIONS[name](pixels, level, rng(seed), fill)
+            assert actual.shape == pixels.shape
+            assert actual.dtype == np.uint8
     np.testing.assert_array_equal(pixels, EDGES[kind])
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_change_the_picture(name):
-    found = OPERATIONS[name](COLOURS, 0.9, rng(), MEAN)
-    assert (found != COLOURS).mean() > 0.01
+    actual = OPERATIONS[name](COLOURS, 0.9, rng(), MEAN)
+    assert (actual != COLOURS).mean() > 0.01
 
 
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y", "cutout")
@@ -291,7 +291,7 @@ def test_geometric_operations_grow_with_the_magnitude_and_fill_with_the_mean(nam
 
 
 def test_magnitudes_are_big_visions():
-    """At magnitude 10 and 224 pixels, the original's strongest."""
+    """At 224 pixels and magnitude 10, the original's strongest."""
     image = picture(224, 224)
     cases = {
         "translate_x": lambda s: operations.warp(
@@ -312,15 +312,15 @@ def test_magnitudes_are_big_visions():
         "sharpness": lambda s: operations.sharpness(image, 1.9),
     }
     for name, expected in cases.items():
-        found = {OPERATIONS[name](image, 1, rng(seed), MEAN).tobytes() for seed in range(20)}
-        assert found == {expected(1).tobytes(), expected(-1).tobytes()}, name
+        actual = {OPERATIONS[name](image, 1, rng(seed), MEAN).tobytes() for seed in range(20)}
+        assert actual == {expected(1).tobytes(), expected(-1).tobytes()}, name
     covered = [(OPERATIONS["cutout"](image, 1, rng(s), (0, 0, 0)) == 0).all(-1) for s in range(50)]
-    assert max(of.sum() for of in covered) == 80 * 80
+    assert max(each.sum() for each in covered) == 80 * 80
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
 def test_a_cutout_around_any_place_ends_at_the_edges(share):
-    """40 pixels to each side of the place that is drawn, of 224."""
+    """It covers 40 of 224 pixels to each side of the drawn place."""
 
     class Fixed:
         def random(self):

@@ -106,10 +106,10 @@ def test_undeclared_channels_are_the_files_own(kind):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gray_files_are_cropped_with_one_channel(channels):
     encoded = Encoded(FILES["jpeg, gray"], channels)
-    found = images.crop_and_resize(encoded, (3, 5, 30, 40), (10, 10), antialias=False)
-    assert found.shape == (10, 10, channels)
+    actual = images.crop_and_resize(encoded, (3, 5, 30, 40), (10, 10), antialias=False)
+    assert actual.shape == (10, 10, channels)
     rgb = images.crop_and_resize(encoded.data, (3, 5, 30, 40), (10, 10), antialias=False)
-    np.testing.assert_allclose(found[..., 0].astype(int), rgb[..., 0], rtol=0, atol=1)
+    np.testing.assert_allclose(actual[..., 0].astype(int), rgb[..., 0], rtol=0, atol=1)
     assert images.image_size(encoded) == (40, 52)
 
 
@@ -133,7 +133,7 @@ def test_of_sixteen_bits_the_upper_eight_are_kept(kind, byte_order):
 
 
 def with_chunk(png: bytes, kind: bytes, data: bytes) -> bytes:
-    """After the header."""
+    """Adds a chunk after the header."""
     body = kind + data
     chunk = struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
     return png[:33] + chunk + png[33:]
@@ -141,16 +141,16 @@ def with_chunk(png: bytes, kind: bytes, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
 def test_bits_that_a_png_declares(bits):
-    """Stretched to 16, as the format wants it, or left as they are."""
+    """Stretched to 16, as the format requires, or left as they are."""
     samples = WIDE >> (16 - bits)
     expected = WIDE >> 8
     stretched = np.rint(samples * (65535 / (2**bits - 1)))
     forms = (samples, samples << (16 - bits), stretched, WIDE)
     for form in forms:
         png = encode(PIL.Image.fromarray(form.astype(np.uint16)), "PNG")
-        found = images.decode(with_chunk(png, b"sBIT", bytes([bits])))[..., 0]
-        assert np.abs(found.astype(int) - expected).max() <= 1
-    dark = (stretched // 64).astype(np.uint16)  # a dark image is no image of fewer bits
+        actual = images.decode(with_chunk(png, b"sBIT", bytes([bits])))[..., 0]
+        assert np.abs(actual.astype(int) - expected).max() <= 1
+    dark = (stretched // 64).astype(np.uint16)  # a dark image does not have fewer bits
     dark = np.rint((dark >> (16 - bits)) * (65535 / (2**bits - 1))).astype(np.uint16)
     png = with_chunk(encode(PIL.Image.fromarray(dark), "PNG"), b"sBIT", bytes([bits]))
     np.testing.assert_array_equal(images.decode(png)[..., 0], dark >> 8)
@@ -296,21 +296,21 @@ for size in sys.argv[1:]:
 
 
 def measured(*sizes: str) -> list[tuple[str, int, float, float]]:
-    """Of each: what was said, the bytes of the file, the gigabytes and the seconds it took."""
+    """For each: the output, the bytes of the file, the gigabytes and the seconds it took."""
     command = [sys.executable, "-c", MEASURE, *sizes]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     rows = []
-    for said, numbers in zip(lines[::2], lines[1::2], strict=True):
+    for output, numbers in zip(lines[::2], lines[1::2], strict=True):
         size, peak, seconds = map(float, numbers.split())
-        rows.append((said, int(size), peak, seconds))
+        rows.append((output, int(size), peak, seconds))
     return rows
 
 
 def test_memory_and_time_are_bounded_before_decoding():
     claims, photo = measured("13300,13300,16,0", "4000,6000,16,0")
-    said, size, peak, seconds = claims
+    output, size, peak, seconds = claims
     assert size < 350_000
-    assert said == (
+    assert output == (
         "an image of 13300 x 13300 pixels is too large: decoded, it takes 531 MB, but the limit is "
         "480 MB; make it smaller"
     )
@@ -323,8 +323,8 @@ def test_memory_and_time_are_bounded_before_decoding():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["16,0", "8,2", "1,3"])
 def test_the_largest_images_are_read_within_bounds(kind):
-    ((said, _, peak, _),) = measured(f"12600,12600,{kind}")
-    assert said == "(12600, 12600, 3)"
+    ((output, _, peak, _),) = measured(f"12600,12600,{kind}")
+    assert output == "(12600, 12600, 3)"
     assert peak < 1.3
 
 
@@ -381,7 +381,7 @@ def test_a_jpeg_of_many_scans_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [*FILES, "avif", "jpeg 2000", "tiff, 16 bits"])
-def test_whatever_a_decoder_raises_of_damaged_bytes_is_named(kind):
+def test_damaged_bytes_raise_only_image_errors(kind):
     more = {"avif": "AVIF", "jpeg 2000": "JPEG2000"}
     if kind in FILES:
         whole = FILES[kind]

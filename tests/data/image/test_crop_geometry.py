@@ -1,4 +1,4 @@
-"""Where the content of a crop is: as the box says, to a tenth of a pixel."""
+"""Where the content of a crop is: in the box, to a tenth of a pixel."""
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ FILES = {
 
 
 def exact(pixels: np.ndarray, box: images.Box, size: tuple[int, int]) -> np.ndarray:
-    """Of the whole image, decoded exactly: the same resizing, in float32."""
+    """The same resizing in float32, of the whole image, decoded exactly."""
     top, left, height, width = box
     part = pixels[top : top + height, left : left + width].astype(np.float32)
     halved = height >= 2 * size[0] and width >= 2 * size[1]
@@ -42,17 +42,17 @@ def exact(pixels: np.ndarray, box: images.Box, size: tuple[int, int]) -> np.ndar
     )
 
 
-def displacement(found: np.ndarray, expected: np.ndarray) -> float:
-    """By least squares, in pixels: found = expected + d * its gradient + constant."""
-    expected, found = expected.astype(float), found.astype(float)
+def displacement(actual: np.ndarray, expected: np.ndarray) -> float:
+    """By least squares, in pixels: actual = expected + d * its gradient + constant."""
+    expected, actual = expected.astype(float), actual.astype(float)
     inside = np.s_[1:-1, 1:-1]
     down, right = (slope[inside].ravel() for slope in np.gradient(expected, axis=(0, 1)))
     slopes = np.stack([down, right, np.ones_like(down)], axis=1)
-    return np.abs(np.linalg.lstsq(slopes, (found - expected)[inside].ravel())[0][:2]).max()
+    return np.abs(np.linalg.lstsq(slopes, (actual - expected)[inside].ravel())[0][:2]).max()
 
 
 def boxes(number: int, factor: int) -> list[tuple[images.Box, tuple[int, int]]]:
-    """Boxes, and sizes to which they are brought, that are decoded at a part of their size."""
+    """Boxes and target sizes for which 1/`factor` of the size is decoded."""
     generator = np.random.default_rng(factor)
     rows = []
     while len(rows) < number:
@@ -69,13 +69,13 @@ def boxes(number: int, factor: int) -> list[tuple[images.Box, tuple[int, int]]]:
 def test_training_crops_are_where_the_box_is(kind, factor):
     whole = images.decode(FILES[kind])
     for box, size in boxes(40, factor):
-        found = images.crop_and_resize(FILES[kind], box, size, antialias=False)
-        assert displacement(found, exact(whole, box, size)) < 0.1, (box, size)
+        actual = images.crop_and_resize(FILES[kind], box, size, antialias=False)
+        assert displacement(actual, exact(whole, box, size)) < 0.1, (box, size)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_no_more_pixels_are_computed_than_the_smaller_image_has(factor, monkeypatch):
-    """Of which the result's are means."""
+    """The result's pixels are their means."""
     computed = []
     warp = cv2.warpAffine
 
@@ -95,35 +95,35 @@ def test_no_more_pixels_are_computed_than_the_smaller_image_has(factor, monkeypa
 
 
 def test_the_measure_sees_a_displacement():
-    """Of a box that is off by half a pixel of the result."""
+    """For a box that is off by half a pixel of the result."""
     whole, size = TEXTURE, (64, 64)
-    found = exact(whole, (104, 204, 256, 256), size)
-    assert displacement(found, exact(whole, (102, 204, 256, 256), size)) > 0.4
-    assert displacement(found, exact(whole, (104, 206, 256, 256), size)) > 0.4
+    actual = exact(whole, (104, 204, 256, 256), size)
+    assert displacement(actual, exact(whole, (102, 204, 256, 256), size)) > 0.4
+    assert displacement(actual, exact(whole, (104, 206, 256, 256), size)) > 0.4
 
 
 def test_a_box_that_was_once_taken_too_far_to_the_left():
     """15..150 was taken as 8..136."""
-    found = images.crop_and_resize(FILES["jpeg"], (15, 15, 135, 135), (16, 16), antialias=False)
+    actual = images.crop_and_resize(FILES["jpeg"], (15, 15, 135, 135), (16, 16), antialias=False)
     whole = images.decode(FILES["jpeg"])
-    assert displacement(found, exact(whole, (15, 15, 135, 135), (16, 16))) < 0.05
-    assert displacement(found, exact(whole, (8, 8, 128, 128), (16, 16))) > 0.4
+    assert displacement(actual, exact(whole, (15, 15, 135, 135), (16, 16))) < 0.05
+    assert displacement(actual, exact(whole, (8, 8, 128, 128), (16, 16))) > 0.4
 
 
 @pytest.mark.parametrize("kind", FILES)
 def test_aligned_boxes_are_resized_as_before(kind):
-    """No other interpolation where none is needed: as the crop of what was decoded."""
-    found = images.crop_and_resize(FILES[kind], (16, 32, 256, 320), (32, 40), antialias=False)
+    """Nothing is interpolated if it is not needed: they equal the decoded part."""
+    actual = images.crop_and_resize(FILES[kind], (16, 32, 256, 320), (32, 40), antialias=False)
     whole = images.decode(FILES[kind])
     expected = exact(whole, (16, 32, 256, 320), (32, 40))
-    assert np.abs(found.astype(float) - expected).mean() < 1.5
+    assert np.abs(actual.astype(float) - expected).mean() < 1.5
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
 def test_a_flip_mirrors_the_crop(kind):
     box, size = (37, 91, 333, 275), (64, 48)
-    found = images.crop_and_resize(FILES[kind], box, size, antialias=False)
-    flipped = Flip(probability=1)(found, np.random.default_rng(0), PixelStatistics((0.5,), (0.5,)))
+    actual = images.crop_and_resize(FILES[kind], box, size, antialias=False)
+    flipped = Flip(probability=1)(actual, np.random.default_rng(0), PixelStatistics((0.5,), (0.5,)))
     mirrored = images.decode(FILES[kind])[:, ::-1]
     top, left, height, width = box
     expected = exact(mirrored, (top, WIDTH - left - width, height, width), size)
@@ -134,7 +134,7 @@ def test_a_flip_mirrors_the_crop(kind):
 @pytest.mark.parametrize("kind", ["jpeg", "jpeg, gray", "png", "pixels"])
 def test_resize_crop_takes_the_centre(kind, crop_ratio):
     size = (96, 96)
-    found = ResizeCrop(crop_ratio)(FILES[kind], None, size)
+    actual = ResizeCrop(crop_ratio)(FILES[kind], None, size)
     whole = PIL.Image.fromarray(images.decode(FILES[kind]))
     short = int(96 / crop_ratio)
     long = int(short * WIDTH / HEIGHT)
@@ -142,4 +142,4 @@ def test_resize_crop_takes_the_centre(kind, crop_ratio):
     step_y, step_x = HEIGHT / short, WIDTH / long
     box = (left * step_x, top * step_y, (left + 96) * step_x, (top + 96) * step_y)
     expected = np.asarray(whole.resize((96, 96), PIL.Image.Resampling.BICUBIC, box=box))
-    assert displacement(found, expected) < 0.1
+    assert displacement(actual, expected) < 0.1

@@ -74,7 +74,7 @@ def test_a_warning_of_the_decoder_is_no_error():
 
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
-def test_what_is_cut_off_raises(kind, share):
+def test_truncated_files_raise(kind, share):
     cut = FILES[kind][: int(share * len(FILES[kind]))]
     for antialias in (True, False):
         with pytest.raises(ValueError, match="image"):
@@ -83,7 +83,7 @@ def test_what_is_cut_off_raises(kind, share):
         images.decode(cut)
 
 
-def test_what_is_no_image_raises():
+def test_files_that_are_not_images_raise():
     for encoded in (b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"not an image" * 99, bytes(1000)):
         with pytest.raises(ValueError, match="not an image"):
             images.image_size(encoded)
@@ -123,9 +123,9 @@ def test_without_antialiasing_the_part_is_right(kind):
     whole = images.decode(FILES[kind])
     for box in ((0, 0, 40, 52), (0, 0, 16, 16), (3, 5, 20, 31), (24, 8, 16, 16), (39, 51, 1, 1)):
         top, left, height, width = box
-        found = images.crop_and_resize(FILES[kind], box, (height, width), antialias=False)
+        actual = images.crop_and_resize(FILES[kind], box, (height, width), antialias=False)
         expected = whole[top : top + height, left : left + width]
-        assert difference(found, expected) < 6, box
+        assert difference(actual, expected) < 6, box
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
@@ -135,8 +135,8 @@ def test_stopping_early_changes_no_pixel(subsampling, progressive):
     encoded = jpeg(pixels, quality=90, subsampling=subsampling, progressive=progressive)
     whole = images.simplejpeg.decode_jpeg(encoded, fastdct=True, fastupsample=True)
     for bottom in (1, 15, 16, 17, 33, 89, 90):
-        found = images.crop_and_resize(encoded, (0, 0, bottom, 70), (bottom, 70), antialias=False)
-        np.testing.assert_array_equal(found, whole[:bottom])
+        actual = images.crop_and_resize(encoded, (0, 0, bottom, 70), (bottom, 70), antialias=False)
+        np.testing.assert_array_equal(actual, whole[:bottom])
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8, 11])
@@ -151,11 +151,11 @@ def test_large_crops_are_shrunk_while_they_are_decoded(factor, monkeypatch):
         return decoded
 
     monkeypatch.setattr(images.simplejpeg, "decode_jpeg", spy)
-    found = images.crop_and_resize(encoded, box, (30, 40), antialias=False)
+    actual = images.crop_and_resize(encoded, box, (30, 40), antialias=False)
     shrunk = next(f for f in (8, 4, 2) if f <= factor)
     assert shapes[0][1] == 480 // shrunk
     expected = images.crop_and_resize(encoded, box, (30, 40), antialias=True)
-    assert difference(found, expected) < 10  # a box is rounded to whole pixels of the shrunk image
+    assert difference(actual, expected) < 10  # a box is rounded to whole pixels of the shrunk image
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
@@ -164,51 +164,51 @@ def test_large_crops_are_shrunk_while_they_are_decoded(factor, monkeypatch):
 def test_arrays_of_any_number_of_channels(channels, antialias, size):
     pixels = picture(40, 52, channels)
     before = pixels.copy()
-    found = images.crop_and_resize(pixels, None, size, antialias=antialias)
-    assert found.shape == (*size, channels)
-    assert found.dtype == np.uint8
+    actual = images.crop_and_resize(pixels, None, size, antialias=antialias)
+    assert actual.shape == (*size, channels)
+    assert actual.dtype == np.uint8
     np.testing.assert_array_equal(pixels, before)
-    for channel in range(channels):  # each as if it were alone
-        alone = images.crop_and_resize(
+    for channel in range(channels):  # each as a single channel
+        single = images.crop_and_resize(
             pixels[..., channel : channel + 1], None, size, antialias=antialias
         )
-        np.testing.assert_allclose(found[..., channel], alone[..., 0], atol=1)
+        np.testing.assert_allclose(actual[..., channel], single[..., 0], atol=1)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(7, 5), (50, 64)])
 def test_antialiased_resizing_is_pillows(interpolation, size):
     encoded = FILES["jpeg"]
-    found = images.crop_and_resize(
+    actual = images.crop_and_resize(
         encoded, (3, 5, 30, 41), size, antialias=True, interpolation=interpolation
     )
     mode = PIL.Image.Resampling[interpolation.upper()]
     part = PIL.Image.open(io.BytesIO(encoded)).crop((5, 3, 46, 33))
-    np.testing.assert_array_equal(found, np.asarray(part.resize(size[::-1], mode)))
+    np.testing.assert_array_equal(actual, np.asarray(part.resize(size[::-1], mode)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_of_thin_images_only_a_part_is_resized(channels, monkeypatch):
-    """It is the same part."""
+    """The result is the same."""
     pixels = picture(20, 400, channels)
     box = (1, 300, 31, 25)
 
-    def found():
+    def resize():
         return images.resize_then_crop(pixels, (32, 640), box, interpolation="bicubic")
 
     monkeypatch.setattr(images, "_THIN", 1e9)
-    whole = found()
+    whole = resize()
     monkeypatch.undo()
     monkeypatch.setattr(images, "_crop", None)
-    assert found().shape == whole.shape == (31, 25, channels)
-    np.testing.assert_allclose(found().astype(int), whole, atol=1)
+    assert resize().shape == whole.shape == (31, 25, channels)
+    np.testing.assert_allclose(resize().astype(int), whole, atol=1)
 
 
 def test_where_both_sides_shrink_to_half_no_pixel_is_skipped():
     stripes = np.zeros((64, 64, 1), np.uint8)
     stripes[:, ::4] = 200  # linear interpolation between two pixels would miss or overstate them
-    found = images.crop_and_resize(stripes, None, (16, 16), antialias=False)
-    np.testing.assert_array_equal(found, np.full((16, 16, 1), 50))
+    actual = images.crop_and_resize(stripes, None, (16, 16), antialias=False)
+    np.testing.assert_array_equal(actual, np.full((16, 16, 1), 50))
 
 
 @pytest.mark.parametrize("box", [(0, 0, 41, 52), (-1, 0, 5, 5), (0, 48, 5, 5), (3, 3, 0, 5)])
@@ -232,10 +232,10 @@ def test_threads_get_the_same_pixels():
     def load(i):
         return images.crop_and_resize(encoded[i % 8], (5, 7, 60, 80), (32, 32), antialias=False)
 
-    alone = [load(i) for i in range(8)]
+    expected = [load(i) for i in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        for i, found in enumerate(pool.map(load, range(64))):
-            np.testing.assert_array_equal(found, alone[i % 8])
+        for i, actual in enumerate(pool.map(load, range(64))):
+            np.testing.assert_array_equal(actual, expected[i % 8])
 
 
 def test_a_png_of_many_colours_keeps_them():
@@ -251,7 +251,7 @@ def jpeg_frame(height: int, width: int, components: int) -> bytes:
 
 @pytest.mark.parametrize("components", [1, 3, 4])
 def test_the_limit_of_an_image_is_in_bytes_of_its_components(components):
-    """Decoded to RGB at least."""
+    """Decoded to at least RGB."""
     width = 50_000
     height = headers.MAX_BYTES // (max(3, components) * width)
     assert headers.jpeg_header(jpeg_frame(height, width, components))[:2] == (height, width)
@@ -260,6 +260,6 @@ def test_the_limit_of_an_image_is_in_bytes_of_its_components(components):
 
 
 @pytest.mark.parametrize("start", [b"\x00\x00", b"\xff\xd7", b"\xff\xd9"])
-def test_what_does_not_begin_as_a_jpeg_is_none(start):
+def test_a_header_that_does_not_begin_like_a_jpeg_is_none(start):
     assert headers.jpeg_header(jpeg_frame(10, 10, 3)) is not None
     assert headers.jpeg_header(start + jpeg_frame(10, 10, 3)[2:]) is None

@@ -1,4 +1,4 @@
-"""Transforms by name: what they give, what evaluation must equal, and what a config may not say."""
+"""Transforms by name: their results, the parity of evaluation, and texts that are refused."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +61,7 @@ def test_evaluation_equals_torchvision_and_timm(case):
     np.testing.assert_array_equal(transform(images.decode(encoded)), GOLDEN[case])
 
 
-def test_none_leaves_the_wanted_size_alone_and_resizes_the_rest():
+def test_none_keeps_the_wanted_size_and_resizes_the_rest():
     pixels = picture(24, 24, 1)
     np.testing.assert_array_equal(create("none")(pixels), pixels)
     encoded = jpeg(picture(24, 24))
@@ -83,9 +83,9 @@ def test_every_image_goes_through_every_transform(kind, size):
         for text in (crop, "|".join((crop, *AUGMENTATIONS))):
             transform = create(text, size=size)
             for seed in range(4):
-                found = transform(image, rng(seed))
-                assert found.shape == (*size, channels), text
-                assert found.dtype == np.uint8
+                actual = transform(image, rng(seed))
+                assert actual.shape == (*size, channels), text
+                assert actual.dtype == np.uint8
     if before is not None:
         np.testing.assert_array_equal(image, before)
 
@@ -99,14 +99,14 @@ def test_what_cannot_be_decoded_raises():
 def test_the_generator_decides_everything():
     transform = create("|".join(("random_resized_crop", *AUGMENTATIONS)))
     image = FILES["jpeg"]
-    alone = [transform(image, rng(seed)) for seed in range(16)]
-    assert len({found.tobytes() for found in alone}) == 16
+    expected = [transform(image, rng(seed)) for seed in range(16)]
+    assert len({image_again.tobytes() for image_again in expected}) == 16
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda seed: transform(image, rng(seed)), range(16)))
+        by_threads = list(pool.map(lambda seed: transform(image, rng(seed)), range(16)))
     copy = pickle.loads(pickle.dumps(transform))  # for worker processes
     for seed in range(16):
-        np.testing.assert_array_equal(together[seed], alone[seed])
-        np.testing.assert_array_equal(copy(image, rng(seed)), alone[seed])
+        np.testing.assert_array_equal(by_threads[seed], expected[seed])
+        np.testing.assert_array_equal(copy(image, rng(seed)), expected[seed])
 
 
 # random_resized_crop
@@ -150,8 +150,8 @@ def test_random_resized_crop_shows_the_crop():
     image = np.stack([y, x], axis=-1).astype(np.uint8)
     for seed in range(20):
         top, left, height, width = RandomResizedCrop().box(200, 200, rng(seed))
-        found = create("random_resized_crop", size=(50, 50))(image, rng(seed)).astype(int)
-        corners = found[[0, -1], [0, -1]]
+        actual = create("random_resized_crop", size=(50, 50))(image, rng(seed)).astype(int)
+        corners = actual[[0, -1], [0, -1]]
         first = np.array([top, left]) + np.array([height, width]) / 100 - 0.5
         last = np.array([top + height, left + width]) - np.array([height, width]) / 100 - 0.5
         np.testing.assert_allclose(corners, [first, last], atol=1)
@@ -172,9 +172,9 @@ def test_a_crop_from_a_square_is_squashed_first_and_then_cut(image, ratio, side,
     np.testing.assert_array_equal(central, square[middle:, middle:][:size, :size])
     transform = create(f"square_random_crop({ratio})", size=(size, size))
     for seed in range(5):
-        found = transform(FILES[image], rng(seed))
+        actual = transform(FILES[image], rng(seed))
         places = [(y, x) for y in range(side - size + 1) for x in range(side - size + 1)]
-        assert any(np.array_equal(found, square[y : y + size, x : x + size]) for y, x in places)
+        assert any(np.array_equal(actual, square[y : y + size, x : x + size]) for y, x in places)
 
 
 def test_the_places_of_crops_from_a_square_are_evenly_drawn():
@@ -201,7 +201,7 @@ def test_a_resized_crop_from_a_square_is_drawn_in_the_square():
 # The text
 
 
-def test_arguments_are_what_they_are_called():
+def test_arguments_are_given_by_place_or_name():
     text = "random_resized_crop((0.5, 0.6), ratio=(1, 4/3)) | flip(probability=1)"
     transform = create(text)
     assert transform.crop == RandomResizedCrop(scale=(0.5, 0.6), ratio=(1, 4 / 3))

@@ -1,4 +1,4 @@
-"""Class folders as people have them: which order, which layout, which files, which names."""
+"""Class folders as users have them: which order, which layout, which files, which names."""
 
 import json
 import os
@@ -46,15 +46,17 @@ def trees(*classes, splits=("train", "val")):
 # The order of classes
 
 
-def test_numbers_are_in_the_order_of_numbers_and_that_is_said(manual):
+def test_numbers_are_in_natural_order_with_a_note(manual):
     numbers = [str(i) for i in range(12)]
     prepared = prepare(manual, *trees(*numbers))
     assert list(prepared.class_names) == numbers
     for split in ("train", "val"):
-        found = data.load("folder/x", split=split, data_dir=manual.parent / "data")
-        of_bytes = {bytes(x): int(y) for x, y in zip(found.images, found.labels, strict=True)}
+        dataset = data.load("folder/x", split=split, data_dir=manual.parent / "data")
+        label_of_bytes = {
+            bytes(x): int(y) for x, y in zip(dataset.images, dataset.labels, strict=True)
+        }
         offset = 0 if split == "train" else 12
-        assert of_bytes == {image(0, offset + i): i for i in range(12)}
+        assert label_of_bytes == {image(0, offset + i): i for i in range(12)}
     assert prepared.notes == [
         "classes are numbered in natural order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; label 2 is "
         "'2', but '10' in torchvision's ImageFolder"
@@ -74,7 +76,7 @@ def test_numbers_are_in_the_order_of_numbers_and_that_is_said(manual):
         ["class_1", "class_2", "class_10"],
         ["img2b", "img10a", "img10b"],
         ["n01440764", "n01443537", "n02085620"],  # as ImageNet's
-        ["#1", "-dash", "100%", "Zebra", "apple"],  # where no two numbers meet, as torchvision
+        ["#1", "-dash", "100%", "Zebra", "apple"],  # without numbers, as torchvision
         ["01", "1", "2"],
     ],
 )
@@ -89,7 +91,7 @@ def test_order_of_words_is_torchvisions_and_needs_no_note(manual):
 
 
 def test_a_prepared_directory_keeps_its_order(manual):
-    """One that an older version has prepared, by code points."""
+    """Here, an older version has sorted it by code points."""
     prepared = prepare(manual, *trees(*map(str, range(12))))
     older = sorted(map(str, range(12)))
     (prepared.path / "label.labels.txt").write_text("".join(f"{name}\n" for name in older))
@@ -97,8 +99,8 @@ def test_a_prepared_directory_keeps_its_order(manual):
     again = prepare(manual)
     assert not again.is_new
     assert list(again.class_names) == older
-    found = data.load("folder/x", split="train", data_dir=manual.parent / "data")
-    assert found.class_names == tuple(older)
+    dataset = data.load("folder/x", split="train", data_dir=manual.parent / "data")
+    assert dataset.class_names == tuple(older)
 
 
 # Classes or splits
@@ -126,7 +128,7 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize("case", UNCLEAR)
-def test_where_both_are_possible_both_are_shown(manual, case):
+def test_if_both_layouts_are_possible_both_are_shown(manual, case):
     with pytest.raises(ValueError, match="are its folders classes or splits") as error:
         prepare(manual, *UNCLEAR[case])
     _, classes, splits, fix = str(error.value).splitlines()
@@ -139,7 +141,7 @@ def test_where_both_are_possible_both_are_shown(manual, case):
 
 
 @pytest.mark.parametrize("classes", [("cat",), ("train station", "airport"), ("valley",)])
-def test_what_is_clear_is_not_asked(manual, classes):
+def test_a_clear_layout_needs_no_choice(manual, classes):
     assert read(prepare(manual, *(f"{x}/1.jpg" for x in classes)))["train"] == sorted(classes)
 
 
@@ -157,7 +159,7 @@ def test_splits_whose_names_look_the_same(manual):
         prepare(manual, *trees("cat", "dog", splits=("TRAIN", "train")))
 
 
-def test_what_is_shown_is_what_comes(manual):
+def test_the_layout_that_is_shown_is_what_is_prepared(manual):
     paths = UNCLEAR["nested classes"]
     with pytest.raises(ValueError, match="classes or splits") as error:
         prepare(manual, *paths)
@@ -176,12 +178,12 @@ def test_what_is_shown_is_what_comes(manual):
     assert not prepare(manual, layout="classes").is_new
 
 
-def test_layouts_that_are_said(manual):
+def test_a_layout_can_be_chosen(manual):
     prepared = prepare(manual, *UNCLEAR["domains"], layout="splits")
     assert read(prepared) == {"photo": ["cat"], "sketch": ["cat"]}
 
 
-def test_a_class_called_test_that_is_said(manual):
+def test_a_class_called_test_can_be_chosen(manual):
     prepared = prepare(manual, *UNCLEAR["a class called test"], layout="classes")
     assert read(prepared) == {"train": ["cat", "dog", "test"]}
 
@@ -213,7 +215,7 @@ def test_splits_that_tfds_cannot_name(manual, split):
         prepare(manual, *trees("a", "b", splits=("train", split)), layout="splits")
 
 
-def test_layout_is_for_ones_own_folders(tmp_path):
+def test_layout_is_only_for_your_own_folders(tmp_path):
     for options in ({"layout": "classes"}, {"skip_unreadable": True}):
         with pytest.raises(ValueError, match="has a fixed layout"):
             preparation.prepare("visda2017", manual_dir=tmp_path, data_dir=tmp_path, **options)
@@ -235,7 +237,7 @@ LITTER = [
 
 
 @pytest.mark.parametrize("inside", ["", "cat/", "train/", "train/cat/"])
-def test_folders_of_the_system_are_no_classes(manual, inside):
+def test_folders_of_the_system_are_not_classes(manual, inside):
     paths = trees("cat", "dog") if inside.startswith("train") else ["cat/1.jpg", "dog/1.jpg"]
     litter = {f"{inside}{name}": b"x" * (not name.endswith("/")) for name in LITTER}
     archives.write_folder(manual, litter)
@@ -318,7 +320,7 @@ def test_names_that_are_kept(manual):
 
 
 def test_unicode_forms_of_splits_are_one_class(manual):
-    """As where one split was packed on a Mac."""
+    """As when one split was packed on a Mac."""
     paths = [f"train/{form('NFC', 'café')}/1.jpg", f"val/{form('NFD', 'café')}/1.jpg"]
     prepared = prepare(manual, *paths, "train/thé/1.jpg", "val/thé/1.jpg")
     assert list(prepared.class_names) == [form("NFC", "café"), form("NFC", "thé")]
@@ -347,7 +349,7 @@ def test_file_names_never_reach_a_terminal_raw(manual, capsys):
 
 
 def test_images_of_other_names(manual):
-    """By suffixes that few know, without any, and with a wrong one."""
+    """With rare suffixes, without any, and with a wrong one."""
     picture = archives.Image.open(archives.io.BytesIO(image(1, 1)))
     encoded = {
         kind: archives.encode(picture, format=kind) for kind in ("PNG", "GIF", "BMP", "WEBP")
@@ -399,7 +401,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_images_that_are_not_read_are_not_lost_in_silence(manual, name):
+def test_unreadable_images_are_not_left_out_silently(manual, name):
     change = (f"train/cat/{name}", UNREADABLE[name])
     paths = trees("cat", "dog")
     with pytest.raises(ValueError, match="1 files in formats that cannot be read") as error:
@@ -416,7 +418,7 @@ def test_the_archive_that_a_tree_came_from_may_lie_beside_it(manual):
     assert prepared.notes == ["left out 2 files that cannot be read here: pets.pdf, pets.zip"]
 
 
-def test_a_class_of_unreadable_images_alone_is_not_lost(manual):
+def test_a_class_of_only_unreadable_images_is_not_lost(manual):
     change = ("train/eel/1.heic", b"\0\0\0\x18ftypheic")
     with pytest.raises(ValueError, match="1 class folders without images: eel"):
         prepare(manual, *trees("cat", "dog"), change, skip_unreadable=True)

@@ -103,7 +103,7 @@ def test_tars_joined_by_cat(manual):
     require_untouched(manual)
 
 
-def test_an_escape_in_the_name_of_an_image_is_no_harm(manual):
+def test_an_escape_in_the_name_of_an_image_is_harmless(manual):
     extended_tar(manual, ("train/a/3\x1b[2J.jpg", image(0, 1), {}))
     assert prepare("visda2017", manual).splits == {"train": 3}
 
@@ -124,14 +124,14 @@ def write_tiny(manual, changes=(), *, compression=zipfile.ZIP_STORED):
 
 
 def patch_directory(path, name, **changes):
-    """Changes what the directory of a zip says of a member: crc, packed, size, offset."""
+    """Changes a member's entry in the directory of a zip: crc, packed, size, offset."""
     content = bytearray(path.read_bytes())
     at = content.index(b"PK\1\2")
     while content[at + 46 : at + 46 + len(name)] != name.encode():
         at = content.index(b"PK\1\2", at + 4)
-    where = {"crc": 16, "packed": 20, "size": 24, "offset": 42}
+    offsets = {"crc": 16, "packed": 20, "size": 24, "offset": 42}
     for field, value in changes.items():
-        content[at + where[field] : at + where[field] + 4] = struct.pack("<I", value)
+        content[at + offsets[field] : at + offsets[field] + 4] = struct.pack("<I", value)
     path.write_bytes(content)
 
 
@@ -148,7 +148,7 @@ BOMB = f"{TINY}/train/n1/images/bomb.JPEG"
 
 @pytest.mark.parametrize("member", [BOMB, f"{TINY}/wnids.txt"])
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(manual, member, monkeypatch):
-    """Of the true kind: a little file that is a large one, whoever reads it."""
+    """A real one: a small file that any program unpacks to a large one."""
     monkeypatch.setattr(sources, "MAX_BYTES", 1 << 20)
     write_tiny(manual, [(member, bytes(64 << 20))], compression=zipfile.ZIP_DEFLATED)
     tracemalloc.start()
@@ -239,7 +239,7 @@ def test_what_is_read_of_a_tar_has_a_limit(manual, monkeypatch):
 
 
 def test_first_bytes(manual):
-    """Of a folder, a tar and a zip alike; of what cannot be opened, none."""
+    """The same from a folder, a tar and a zip; None if a file cannot be opened."""
     files = {"a/one": b"1" * 1000, "a/two": b"", "b": b"3"}
     archives.write_folder(manual / "folder", files)
     archives.write_tar(manual / "x.tar", files)
@@ -267,7 +267,7 @@ def folder(manual, **links):
 
 
 def test_a_link_to_a_folder_of_other_files(manual, tmp_path):
-    """It is a class without images; nothing of it gets into the records."""
+    """It is a class without images; none of its files is stored."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "passwd").write_text("root:x:0:0")
     folder(manual, c=tmp_path / "elsewhere")
@@ -282,7 +282,7 @@ def test_a_link_to_a_device(manual):
 
 
 def test_descriptors_are_closed(manual):
-    """Also where an archive is refused."""
+    """Also if an archive is refused."""
     extended_tar(manual, ("../x.jpg", image(0, 1), {}))
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):

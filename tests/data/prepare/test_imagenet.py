@@ -84,7 +84,7 @@ def validation_synsets():
 
 
 def members(file, method=None):
-    """What TFDS's iter_archive gives, in the order of the tar."""
+    """What TFDS's iter_archive yields, in the order of the tar."""
     source = {"fileobj": file} if hasattr(file, "read") else {"name": file}
     with tarfile.open(mode="r|", **source) as tar:
         for member in tar:
@@ -115,7 +115,7 @@ def read_records(data_dir, split):
 
 
 @pytest.mark.slow
-def test_is_what_tfds_prepares(data_dir, stock_dir):
+def test_it_is_what_tfds_prepares(data_dir, stock_dir):
     """The records, their order and shards, the features; and it loads."""
     path = "imagenet2012/5.1.0"
     infos = [tfds.builder_from_directory(d / path).info for d in (data_dir, stock_dir)]
@@ -202,7 +202,7 @@ def test_truncated_inner_tar(manual_dir, tmp_path, cut):
         prepare(tmp_path, tmp_path / "data")
 
 
-def test_tar_that_is_none(tmp_path):
+def test_a_file_that_is_not_a_tar(tmp_path):
     (tmp_path / "ILSVRC2012_img_val.tar").write_text("<html>please log in</html>" * 100)
     with pytest.raises(OSError, match="is not a complete, uncompressed tar"):
         prepare(tmp_path, tmp_path / "data")
@@ -248,7 +248,7 @@ def test_list_of_the_training_tar_is_kept(tmp_path, monkeypatch):
     archives.make_imagenet(tmp_path, validation=0, changes=bad)
     kept = tmp_path / "data" / "incomplete.imagenet2012" / "train.npz"
     for content in (None, b"PK\x03\x04 broken", b""):
-        if content is not None:  # a broken one is made anew
+        if content is not None:  # a broken one is replaced
             kept.write_bytes(content)
         with pytest.raises(ValueError, match=r"n01440764.tar/n01440764_1.JPEG: "):
             prepare(tmp_path, tmp_path / "data")
@@ -261,7 +261,7 @@ def test_list_of_the_training_tar_is_kept(tmp_path, monkeypatch):
 
 
 def test_damaged_images_are_kept_as_tfds_keeps_them_and_named(tmp_path, capsys):
-    """And what is missing is told before the images are written."""
+    """And missing images are reported before the others are written."""
     whole = archives.image(0, 1, size=(200, 300))
     half = whole[: len(whole) // 2] + b"\xff\xd9"
     archives.make_imagenet(tmp_path, validation=0, changes={"n01440764_1.JPEG": half})

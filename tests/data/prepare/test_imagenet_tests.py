@@ -1,6 +1,6 @@
 """ImageNet-V2, -A, -R, -Sketch, -C and ReaL from archives in the official layouts; others refused.
 
-What is prepared is, record by record, what TFDS's own builders make of the same files.
+The results are, record by record, those of TFDS's own builders for the same files.
 """
 
 import io
@@ -74,16 +74,16 @@ def tiny(label):
 
 def records_of(directory):
     """The examples of each file, by its name, and features.json."""
-    found = {}
+    records = {}
     for file in sorted(directory.glob("*.array_record*")):
         with ArrayRecordDataSource(str(file)) as source:
             examples = [tf_example_pb2.Example.FromString(record) for record in source]
-        found[file.name] = [e.SerializeToString(deterministic=True) for e in examples]
-    return found, json.loads((directory / "features.json").read_text())
+        records[file.name] = [e.SerializeToString(deterministic=True) for e in examples]
+    return records, json.loads((directory / "features.json").read_text())
 
 
 def stock(builder, name, gen_kwargs, data_dir, **options):
-    """What TFDS's own builder makes of files on this disk; returns the directory."""
+    """Runs TFDS's own builder on files on this disk; returns the directory."""
 
     class Stock(builder, skip_registration=True):
         pkg_dir_path = tfds.core.tfds_path(f"datasets/{name}")
@@ -166,11 +166,11 @@ def test_real_is_what_tfds_prepares_and_leaves_out_images_without_labels(
     read = data.load(REAL, split="validation", data_dir=tmp_path / "theirs")
     np.testing.assert_array_equal(ours.labels, read.labels)
     np.testing.assert_array_equal(ours.label_sets, read.label_sets)
-    found = [tuple(row[row >= 0].tolist()) for row in ours.label_sets]
-    assert found.count((500, few_images[3], 7)) == 1
-    assert () not in found
-    assert (few_images[5],) in found  # each label once, whatever the file repeats
-    assert max(map(len, found)) == ours.label_sets.shape[1] == 3
+    label_sets = [tuple(row[row >= 0].tolist()) for row in ours.label_sets]
+    assert label_sets.count((500, few_images[3], 7)) == 1
+    assert () not in label_sets
+    assert (few_images[5],) in label_sets  # each label once, whatever the file repeats
+    assert max(map(len, label_sets)) == ours.label_sets.shape[1] == 3
     assert ours.class_names == tuple(synsets)
     # The images are those of the labels: class c has the picture of c % 50.
     for i in (0, 1, 1000, 1997):
@@ -312,7 +312,7 @@ def test_corrupted_images(layout, manual_dir, tmp_path, few_images):
 
 
 def test_a_tar_of_corruptions_is_scanned_once(manual_dir, tmp_path, few_images, monkeypatch):
-    """Until it is another file."""
+    """Unless the file changes."""
     del few_images[1000:]
     archives.make_imagenet_c(manual_dir, severity=3, labels=few_images)
     scans, scan = [], corrupted.Tar.scan
@@ -388,7 +388,7 @@ def test_a_restricted_set_has_the_classes_of_the_whole_split(manual_dir, tmp_pat
 
 
 def test_tfds_own_corrupted_set_is_named(manual_dir, tmp_path, few_images):
-    """A directory of TFDS's version is read, and the command says that it is not the published."""
+    """A directory of TFDS's version is read, and a note says that it is not the published one."""
     del few_images[1000:]
     archives.make_imagenet_c(manual_dir, severity=3, labels=few_images)
     path = prepare(C, manual_dir=manual_dir, data_dir=tmp_path).path

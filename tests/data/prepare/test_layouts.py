@@ -358,7 +358,7 @@ def test_a_pipe_is_named_and_not_waited_for(manual):
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.GNUTYPE_SPARSE])
 def test_links_in_a_tar_are_named(manual, kind):
-    """Their bytes are not where they stand."""
+    """Their bytes are stored elsewhere."""
     archives.make_visda(manual, splits=["train"])
     (manual / "train.tar").rename(manual / "whole.tar")
     link = tarfile.TarInfo("train/bus/link.png")
@@ -389,7 +389,7 @@ UNFIT = ["folder/", "folder", "folder/../x", "folder/../folder/pets", "folder/a/
 
 @pytest.mark.parametrize("name", UNFIT)
 def test_unfit_names(manual, name):
-    """Before anything is looked for under such a name."""
+    """Before a directory of such a name is read."""
     archives.make_folder(manual)
     prepare("folder/pets", manual)
     with pytest.raises(ValueError, match="use folder/<name>"):
@@ -439,7 +439,7 @@ def test_embedded_data_sets_need_no_files(manual):
 
 
 def test_dark_images_of_sixteen_bits_are_noted(manual):
-    """12 bits in 16: their number is said, and how many grey levels are left."""
+    """12 bits in 16: how many images there are, and how many grey levels are left."""
     archives.make_folder(manual)
     (folder, *_) = sorted({path.parent for path in manual.rglob("*.*")})
     ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)

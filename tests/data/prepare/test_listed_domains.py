@@ -58,12 +58,12 @@ def test_without_lists_images_are_in_the_order_of_their_names(manual, monkeypatc
     monkeypatch.setattr(archives, "write_tar", lambda path, files: tar_up(path, backwards(files)))
     archives.make_office_home(manual, per_class=3)
     archives.make_visda(manual, per_class=3, changes={"train/image_list.txt": None})
-    for name, split, said in (
+    for name, split, note in (
         ("office_home", "art", "the images of a class are in the order of their names"),
         ("visda2017", "train", "images are in the order of classes and names"),
     ):
         prepared = prepare(name, manual)
-        assert said in "\n".join(prepared.notes)
+        assert note in "\n".join(prepared.notes)
         names = stored_names(prepared, split)
         classes = list(dict.fromkeys(name.split("/")[0] for name in names))
         assert len(names) == prepared.splits[split]
@@ -75,7 +75,7 @@ def test_without_lists_images_are_in_the_order_of_their_names(manual, monkeypatc
 
 @pytest.mark.parametrize("extracted", [False, True])
 @pytest.mark.parametrize("prefix", ["", "./data/DomainNet/"])
-def test_domainnet_is_what_its_lists_say(manual, extracted, prefix):
+def test_domainnet_follows_its_lists(manual, extracted, prefix):
     domains = ("clipart", "quickdraw")
     archives.make_domainnet(manual, domains=domains, extracted=extracted, prefix=prefix)
     prepared = prepare("domainnet", manual)
@@ -137,7 +137,7 @@ def test_domainnet_says_what_to_download(manual):
 @pytest.mark.parametrize("extracted", [False, True])
 @pytest.mark.parametrize("real_world", ["Real World", "Real_World"])
 @pytest.mark.parametrize("prefix", ["./", "./data/office-home/images/"])
-def test_office_home_is_what_its_lists_say(manual, extracted, real_world, prefix):
+def test_office_home_follows_its_lists(manual, extracted, real_world, prefix):
     domains = ("Art", "Clipart", "Product", real_world)
     options = {"domains": domains, "lists": PUBLISHED, "prefix": prefix}
     archives.make_office_home(manual, extracted=extracted, **options)
@@ -401,7 +401,7 @@ def test_lists_that_contradict_each_other(manual):
         prepare("domainnet", manual)
 
 
-def test_a_list_that_is_no_text(manual):
+def test_a_list_that_is_not_text(manual):
     archives.make_domainnet(manual)
     (manual / "real_test.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0")
     with pytest.raises(ValueError, match=r"real_test\.txt is not a list in UTF-8"):

@@ -1,4 +1,4 @@
-"""Ended early by a kill, a full disk or bad images: what is finished stays, the rest follows."""
+"""Ended early by a kill, a full disk or bad images: finished parts stay, the rest follows."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def prepare(manual_dir, data_dir, **options):
 
 
 def run(manual_dir, data_dir, **options):
-    """The exit code and the message of the script in a process of its own."""
+    """Runs the script in its own process; returns its exit code and message."""
     process = start(manual_dir, data_dir, **options)
     _, errors = process.communicate(timeout=100)
     return process.returncode, errors
@@ -93,21 +93,21 @@ def contents(data_dir):
 
 
 def same(ours, theirs):
-    """Whether files are alike, but for what `short_side` they were prepared with."""
+    """Whether files are the same, but for the `short_side` of their preparation."""
     names = {name for name in ours if not name.endswith("preparation.json")}
     assert ours.keys() == theirs.keys()
     return all(ours[name] == theirs[name] for name in names)
 
 
 def shards(data_dir):
-    """The finished files of records, and what tells that they were not written again."""
-    found = pathlib.Path(data_dir).glob("incomplete.*/1.0.0/folder-*")
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+    """The finished files of records, with what changes if they are written again."""
+    paths = pathlib.Path(data_dir).glob("incomplete.*/1.0.0/folder-*")
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
 def published(data_dir):
-    found = pathlib.Path(data_dir).glob("folder/pets/1.0.0/folder-*")
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+    paths = pathlib.Path(data_dir).glob("folder/pets/1.0.0/folder-*")
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -138,20 +138,20 @@ class Killed(BaseException):
 
 
 def test_killed_between_a_note_and_its_shard(tmp_path, monkeypatch):
-    """A shard of that name, which an earlier run made from other things, is not taken for it."""
+    """A shard of that name from an earlier run with other settings is not used."""
     archives.make_folder(tmp_path / "manual", splits=(), size=(64, 96))
 
     def kill(*arguments, **options):
         raise Killed
 
-    def kill_behind(*arguments):
+    def kill_after(*arguments):
         write_note(*arguments)
         raise Killed
 
     write_note = shards_module.replace_file
     for module, name, end, options in (
         (job.publish, "write_metadata", kill, {"short_side": 16}),
-        (shards_module, "replace_file", kill_behind, {}),
+        (shards_module, "replace_file", kill_after, {}),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, end)
@@ -164,7 +164,7 @@ def test_killed_between_a_note_and_its_shard(tmp_path, monkeypatch):
 
 
 def test_everything_is_on_the_disk_before_it_is_published(tmp_path, monkeypatch):
-    """A rename may outlive a power failure; what it names must, too."""
+    """If a rename survives a power failure, the content must, too."""
     archives.make_folder(tmp_path / "manual")
     synced, fsync, rename = [], os.fsync, os.rename
 
@@ -214,7 +214,7 @@ def test_full_disk(manual_dir, straight, tmp_path):
 
 @pytest.mark.usefixtures("small_shards")
 def test_files_that_must_not_grow(manual_dir, straight, tmp_path):
-    """What a quota does, without a disk of its own: no shard is left half-written."""
+    """As a quota does, without a separate disk: no shard is left half-written."""
     code, errors = run(manual_dir, tmp_path, limit=8_000)
     assert code == 1
     assert "File too large" in errors
@@ -225,7 +225,7 @@ def test_files_that_must_not_grow(manual_dir, straight, tmp_path):
 
 
 def test_killed_at_the_very_end(manual_dir, straight, tmp_path):
-    """What was left behind goes, without the files that it was made from."""
+    """Its remains are deleted, even if the original files are gone."""
     prepare(manual_dir, tmp_path)
     left = tmp_path / "incomplete.folder.pets" / "notes"
     left.mkdir(parents=True)
@@ -301,10 +301,10 @@ def test_a_changed_class_changes_every_shard(manual_dir, tmp_path):
     assert labels == [{0, 1, 2}, {0, 1, 2, 3}]
 
 
-# What stands there already
+# What is there already
 
 
-def test_what_was_prepared_otherwise_is_refused(manual_dir, tmp_path):
+def test_a_preparation_with_other_settings_is_refused(manual_dir, tmp_path):
     prepared = prepare(manual_dir, tmp_path, short_side=20)
     assert prepared.changes == {"shrunk": 300}
     assert not prepare(manual_dir, tmp_path, short_side=20).is_new
@@ -340,7 +340,7 @@ def test_what_tfds_has_prepared_is_used(tmp_path, version):
         preparation.prepare("imagenet2012", data_dir=tmp_path, short_side=320)
 
 
-def test_data_dir_that_cannot_be(tmp_path, manual_dir):
+def test_impossible_directories_are_named(tmp_path, manual_dir):
     (tmp_path / "file").touch()
     for data_dir, message in (
         (tmp_path / "a" / "b", r"--data_dir=.*a/b': .* does not exist"),
@@ -368,7 +368,7 @@ def test_data_dir_that_cannot_be_written(name, manual_dir):
         preparation.prepare(name, manual_dir=manual_dir, data_dir="/proc/self")
 
 
-def test_a_file_where_the_data_set_is_to_stand(manual_dir, tmp_path, monkeypatch):
+def test_a_file_in_the_place_of_the_data_set(manual_dir, tmp_path, monkeypatch):
     """It is found before a long scan, not after it."""
     monkeypatch.setattr(preparation.preparation.folder, "plan", lambda *_, **__: 1 / 0)
     (tmp_path / "folder").touch()

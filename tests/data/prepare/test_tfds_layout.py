@@ -53,7 +53,7 @@ def test_order_depends_on_the_split():
     ],
 )
 def test_number_of_shards(number, size, expected):
-    """TFDS's documented ones: imagenet2012 has 1024 and 64 files. And of small records not many."""
+    """As TFDS documents, imagenet2012 has 1024 and 64 files. Files have few small records."""
     bounds = tfds_layout.shard_bounds([size] * number)
     assert len(bounds) == expected
     assert all(end - first <= 10_000 for first, end in bounds)

@@ -16,18 +16,18 @@ from tests.data.image.pictures import picture
 PHOTO = Image.open(io.BytesIO(image(3, 5, size=(60, 90))))
 
 
-def opened(data):
+def open_image(data):
     return Image.open(io.BytesIO(data))
 
 
 def difference(data, pixels):
-    return np.abs(np.asarray(opened(data), int) - np.asarray(pixels, int)).mean()
+    return np.abs(np.asarray(open_image(data), int) - np.asarray(pixels, int)).mean()
 
 
 def exif(orientation):
-    found = Image.Exif()
-    found[0x0112] = orientation
-    return found
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def exif(orientation):
     ],
 )
 @pytest.mark.parametrize("rule", ["keep", "convert"])
-def test_stays_as_it_is(data, rule):
+def test_plain_images_stay_as_they_are(data, rule):
     treated = treat(data, rule=rule)
     assert treated.data == data
     assert not treated.change
@@ -80,7 +80,7 @@ def test_keep_keeps_what_readers_can_read(data):
 def test_converts(data, change, format):
     treated = treat(data, rule="convert")
     assert change in treated.change
-    assert (opened(treated.data).format, opened(treated.data).mode) == (format, "RGB")
+    assert (open_image(treated.data).format, open_image(treated.data).mode) == (format, "RGB")
     assert difference(treated.data, PHOTO) < 8
     assert treat(treated.data, rule="convert").data == treated.data
 
@@ -89,14 +89,14 @@ def test_sixteen_bits_become_eight():
     gray = np.asarray(PHOTO.convert("L"))
     data = encode(Image.fromarray(gray.astype(np.uint16) * 257), format="PNG")
     treated = treat(data, rule="convert")
-    np.testing.assert_array_equal(np.asarray(opened(treated.data))[..., 0], gray)
+    np.testing.assert_array_equal(np.asarray(open_image(treated.data))[..., 0], gray)
 
 
 @pytest.mark.parametrize("rule", ["keep", "convert"])
 @pytest.mark.parametrize(
     ("bits", "dark"), [(16, None), (15, None), (14, 14), (12, 12), (10, 10), (8, 8), (5, 8)]
 )
-def test_of_sixteen_bits_few_may_be_used(bits, dark, rule):
+def test_images_that_use_few_of_sixteen_bits_are_detected(bits, dark, rule):
     ramp = np.linspace(0, 2**bits - 1, 64).astype(np.uint16).reshape(8, 8)
     for format in ("PNG", "TIFF"):
         data = encode(Image.fromarray(ramp), format=format)
@@ -137,12 +137,12 @@ def test_exif_orientation_is_baked_in(orientation, format):
     data = encode(PHOTO, format=format, exif=exif(orientation))
     treated = treat(data, rule="convert")
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    turned = ["turned upright (EXIF)"] * (format != "TIFF")  # which Pillow turns as it reads it
+    turned = ["turned upright (EXIF)"] * (format != "TIFF")  # which Pillow turns as it reads them
     converted = [f"{format} to PNG"] * (format in ("WEBP", "TIFF"))
     assert treated.change == ", ".join(converted + turned)
-    assert opened(treated.data).size == expected.size
+    assert open_image(treated.data).size == expected.size
     assert difference(treated.data, expected) < 3
-    assert opened(treated.data).getexif().get(0x0112, 1) == 1
+    assert open_image(treated.data).getexif().get(0x0112, 1) == 1
     assert images.image_size(treated.data) == expected.size[::-1]
 
 
@@ -152,8 +152,8 @@ def test_shrinks_the_short_side(rule, format):
     data = encode(PHOTO, format=format)
     treated = treat(data, rule=rule, short_side=30)
     assert treated.change == "shrunk"
-    assert opened(treated.data).format == "JPEG"
-    assert opened(treated.data).size == (45, 30)
+    assert open_image(treated.data).format == "JPEG"
+    assert open_image(treated.data).size == (45, 30)
     assert difference(treated.data, PHOTO.resize((45, 30), Image.Resampling.BICUBIC)) < 3
     assert treat(treated.data, rule=rule, short_side=30).data == treated.data
 
@@ -167,16 +167,16 @@ def test_shrinking_is_antialiased():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     data = encode(Image.fromarray(stripes), format="PNG")
-    shrunk = np.asarray(opened(treat(data, rule="keep", short_side=16).data), int)
+    shrunk = np.asarray(open_image(treat(data, rule="keep", short_side=16).data), int)
     assert abs(shrunk.mean() - 127.5) < 6
     assert shrunk.std() < 12
 
 
 def test_shrinks_after_turning():
     data = encode(PHOTO, exif=exif(6))
-    assert opened(treat(data, rule="convert", short_side=30).data).size == (30, 45)
+    assert open_image(treat(data, rule="convert", short_side=30).data).size == (30, 45)
     # as it is stored, where the bytes would otherwise stay: readers ignore the orientation
-    assert opened(treat(data, rule="keep", short_side=30).data).size == (45, 30)
+    assert open_image(treat(data, rule="keep", short_side=30).data).size == (45, 30)
 
 
 def test_repairs_as_tfds_does():
@@ -186,7 +186,7 @@ def test_repairs_as_tfds_does():
     ):
         treated = treat(data, rule="repair")
         assert treated.change == change
-        assert (opened(treated.data).format, opened(treated.data).mode) == ("JPEG", "RGB")
+        assert (open_image(treated.data).format, open_image(treated.data).mode) == ("JPEG", "RGB")
         assert difference(treated.data, PHOTO) < 3
 
 
@@ -211,7 +211,7 @@ def test_repairs_as_tfds_does():
         (encode(Image.new("I", (8, 8)), format="TIFF"), "32-bit numbers"),
     ],
 )
-def test_refuses(data, message, rule, short_side):
+def test_bad_images_are_refused(data, message, rule, short_side):
     with pytest.raises(ValueError, match=message) as error:
         treat(data, rule=rule, short_side=short_side)
     assert "KeyError" not in str(error.value)
@@ -231,7 +231,7 @@ def test_refuses_huge_images_without_decoding_them(rule):
 
 
 @pytest.mark.parametrize("rule", ["keep", "convert"])
-def test_a_few_superfluous_bytes_are_kept_and_told(rule):
+def test_a_few_superfluous_bytes_are_kept_and_reported(rule):
     data = encode(PHOTO)
     damaged = data[:-2] + b"\x00" * 16 + data[-2:]
     treated = treat(damaged, rule=rule)
@@ -243,7 +243,7 @@ def test_a_few_superfluous_bytes_are_kept_and_told(rule):
 @pytest.mark.parametrize("short_side", [None, 100])
 @pytest.mark.parametrize("zeroed", [False, True])
 def test_an_image_that_is_mostly_missing_is_refused(zeroed, short_side):
-    """Readers take it; the official ImageNet's keep their bytes, and are named."""
+    """Readers accept it; those of the official ImageNet are kept and reported."""
     whole = encode(Image.fromarray(picture(200, 300)))
     third = len(whole) // 3
     damaged = whole[:third] + (bytes(third) + whole[2 * third :] if zeroed else b"\xff\xd9")
