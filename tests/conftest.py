@@ -8,11 +8,11 @@ import pathlib
 import shutil
 import tempfile
 
-# Tests compile much and compute little. Programs that they start inherit it; tests of what the
-# compiler makes of the noise turn it off. Before JAX is imported, which reads it.
+# Tests compile much and compute little. Programs that they start inherit this; tests of what noises
+# compute turn it off. It is set before JAX is imported, which reads it.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
-# Where in our code each operation comes from is for profiles: finding it takes 4 % of the CPU time.
+# Only profiles need the place in our code of each operation: finding it takes 4 % of the CPU time.
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 # Splitting programs as small as these among threads that compile the parts costs a fifth more CPU
@@ -23,8 +23,8 @@ os.environ["XLA_FLAGS"] = (
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
-# What a test or a program that it starts has compiled, later ones load. Each worker has a directory
-# of its own in that of the main process, as JAX does not lock it.
+# Tests, and programs that they start, load what earlier ones have compiled. Each worker has its own
+# directory in that of the main process, as JAX does not lock it.
 if "PYTEST_XDIST_WORKER" in os.environ:
     COMPILED = os.path.join(
         os.environ["JAX_COMPILATION_CACHE_DIR"], os.environ["PYTEST_XDIST_WORKER"]
@@ -46,12 +46,12 @@ jax.config.update("jax_num_cpu_devices", 8)
 parameter_shapes.remember()
 
 
-# Tracing makes many objects that stay: looking through them took 7 % of the CPU time.
+# Tracing makes many objects that stay: collecting garbage among them took 7 % of the CPU time.
 gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_collection_finish():
-    """What importing has made stays to the end."""
+    """Never collects objects that importing has made."""
     gc.collect()
     gc.freeze()
 
@@ -87,7 +87,7 @@ def digits(data_dir) -> data.Dataset:
 @pytest.fixture
 def unprivileged():
     """A directory and a function that calls another as a user without root's rights."""
-    with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to other users
+    with tempfile.TemporaryDirectory() as directory:  # pytest's are closed to other users
         os.chmod(directory, 0o755)
 
         def call(function):

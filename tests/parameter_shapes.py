@@ -1,7 +1,7 @@
-"""Remembers the shapes that Flax asks initialisers for: a quarter of the tracing of a model.
+"""Caches the shapes that initialisers return: a quarter of the time to trace a model.
 
 Whenever a model is applied, Flax traces the initialiser of each parameter for the shape that it
-should have. Initialisers are pure, and there are few: here each is traced once for its arguments.
+should have. Initialisers are pure, and there are few: here each is traced once per arguments.
 """
 
 import functools
@@ -10,7 +10,7 @@ import types
 import flax.core.scope
 import jax
 
-_NAMES = {"init_fn", "init_args", "init_kwargs"}  # what Flax's question is made of
+_NAMES = {"init_fn", "init_args", "init_kwargs"}  # the variables of Flax's function
 
 
 class _Jax(types.ModuleType):
@@ -21,16 +21,16 @@ class _Jax(types.ModuleType):
 
     @staticmethod
     def eval_shape(function, *arguments, **keywords):
-        """As JAX's, but it remembers the answers to that question."""
+        """Like JAX's, but caches the shapes of initialisers."""
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        asked = {name: cell.cell_contents for name, cell in cells}
-        if asked.keys() != _NAMES or arguments or keywords:
+        variables = {name: cell.cell_contents for name, cell in cells}
+        if variables.keys() != _NAMES or arguments or keywords:
             return jax.eval_shape(function, *arguments, **keywords)
         try:
             return _shapes(
-                asked["init_fn"],
-                asked["init_args"],
-                tuple(asked["init_kwargs"].items()),
+                variables["init_fn"],
+                variables["init_args"],
+                tuple(variables["init_kwargs"].items()),
                 jax.config.jax_enable_x64,
             )
         except TypeError:  # not hashable
@@ -44,5 +44,5 @@ def _shapes(init_fn, arguments, keywords, x64):
 
 
 def remember() -> None:
-    """From now on, in this process."""
+    """Starts caching in this process."""
     flax.core.scope.jax = _Jax("jax")

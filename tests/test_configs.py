@@ -1,4 +1,4 @@
-"""Every config builds, and its train step and models trace, on shapes alone."""
+"""Every config builds, and its train step and models can be traced."""
 
 import importlib
 import inspect
@@ -26,7 +26,7 @@ TABLE_3 = ["model=b16,size=384,noise=cyclic"]
 TABLE_4 = [f"model=b16,size={size},noise=optimal" for size in (224, 384)]
 
 NAMES = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
-# Those that take an argument, "config.py:argument", with every one that they take.
+# Those that take an argument, "config.py:argument", with all their arguments.
 ARGUMENTS = {
     "bridge": ("digits", "glyphs"),
     "denoising_digits": ("part=pretrain", "part=finetune"),
@@ -82,7 +82,7 @@ _STORED = {  # classes, examples of a training split, image shape
 
 
 def load(name, *, split, **options):
-    """As `data.load`, but of what takes long to prepare, or is not ours to give, only the shape."""
+    """Like `data.load`, but has only the shape of data that is slow to prepare or not ours."""
     if name not in _STORED:
         return _load(name, split=split, **options)
     classes, examples, shape = _STORED[name]
@@ -135,7 +135,7 @@ def test_a_config_builds_with_every_preset_that_its_model_has_a_place_for(name, 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("name", "argument"), [(name, given) for name in ARGUMENTS for given in ARGUMENTS[name]]
+    ("name", "argument"), [(name, value) for name in ARGUMENTS for value in ARGUMENTS[name]]
 )
 def test_a_config_builds_with_every_argument(name, argument, data_dir):
     config = get_config(name, argument)
@@ -254,16 +254,16 @@ def test_every_row_of_table_3_takes_the_published_noise():
         ("size=300", "size must be one of 224, 384"),
     ],
 )
-def test_a_wrong_argument_says_what_there_is(argument, message):
+def test_a_wrong_argument_error_lists_the_choices(argument, message):
     with pytest.raises(ValueError, match=message):
         get_config("imagenet_vit", argument)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_takes_the_arguments_that_are_tried_here(name):
-    takes = inspect.signature(importlib.import_module(f"configs.{name}").get_config).parameters
-    assert len(takes) == (name in ARGUMENTS)
-    if takes:
+def test_all_arguments_of_a_config_are_tested_here(name):
+    parameters = inspect.signature(importlib.import_module(f"configs.{name}").get_config).parameters
+    assert len(parameters) == (name in ARGUMENTS)
+    if parameters:
         with pytest.raises(ValueError, match=rf"{name}\.py:300: .*give "):
             get_config(name, "300")
 
@@ -287,7 +287,7 @@ def shorten(config):
         config.model.stage_sizes = tuple(min(size, 2) for size in whole.stage_sizes)
 
 
-# What a batch has beside labelled images; for all other tasks it is that of a target domain.
+# The images beside labelled ones in a batch of a task; by default those of a target domain.
 OTHER_IMAGES = {"classification": None, "denoising": None, "consistency": "unlabelled_image"}
 
 
@@ -322,7 +322,7 @@ def assert_trains(config):
 
 
 def assert_noise_fits(config):
-    """Traces the model in training: its gradient is that of another row."""
+    """Traces the model in training; its gradient is traced with other rows."""
     config.weights_required = False
     experiment = training.build(config, load=load)
     check_training(experiment)

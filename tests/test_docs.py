@@ -21,7 +21,7 @@ PAGES = (
 API_PAGES = sorted(f"docs/api/{p.name}" for p in (ROOT / "docs" / "api").glob("*.md"))
 LINKED = (*PAGES, "CHANGELOG.md", *API_PAGES)
 NOTEBOOK = ROOT / "docs" / "notebooks" / "audit_any_function.py"
-# These have tests of their own, which compare what their snippets print.
+# Other tests compare what the snippets of these pages print.
 TESTED_ELSEWHERE = (
     "docs/is-my-number-real.md",
     "docs/independence.md",
@@ -50,7 +50,7 @@ def test_snippets_run(code):
 
 
 def anchors(page):
-    """What GitHub calls the headings of a page."""
+    """GitHub's anchors of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -72,7 +72,7 @@ def test_commands_name_configs_and_programs_that_exist(page):
         for name in re.findall(
             r"--config[ =](?:configs/)?([a-z_0-9]+)(?:\.py)?(?=[: ]|$)", arguments
         ):
-            shown = f"# {name}.py" in (ROOT / page).read_text()  # a file that the page has
+            shown = f"# {name}.py" in (ROOT / page).read_text()  # a file shown on the page
             assert shown or (ROOT / "configs" / f"{name}.py").is_file(), command
         if "--" in arguments:
             program_file = ROOT / "launch" / f"{program}.py"

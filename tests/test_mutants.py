@@ -65,7 +65,7 @@ def test_the_table_names_files_that_exist():
 
 
 def test_each_listed_survivor_is_a_line_of_the_package():
-    """A line that has changed since is to be tried again, not taken for granted."""
+    """If a line has changed since, its mutant must be tried again."""
     file, listed = None, 0
     for line in program.LISTED.read_text().splitlines():
         if line.startswith("### "):

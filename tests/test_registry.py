@@ -1,4 +1,4 @@
-"""Hints at names that are near an unknown one."""
+"""Suggestions of names that are similar to an unknown one."""
 
 import pytest
 
@@ -17,7 +17,7 @@ NAMES = ("gaussian", "erase", "linear_transform")
         (None, {}, ". Choose one of: "),
     ],
 )
-def test_a_hint_has_what_is_near_and_what_there_is(name, options, hint):
+def test_a_hint_suggests_a_similar_name_and_lists_the_others(name, options, hint):
     text = did_you_mean(name, iter(NAMES), **options)
     assert text.startswith(hint)
     assert options.get("list_always", True) or text == hint

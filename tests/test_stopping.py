@@ -53,7 +53,7 @@ def test_what_may_end_at_once_does_not_begin_after_a_signal():
             raise AssertionError
 
 
-def test_without_listening_nothing_is_asked():
+def test_without_listening_nothing_is_requested():
     assert not stopping.requested()
     stopping.begin()
     stopping.check("never")

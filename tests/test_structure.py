@@ -91,13 +91,13 @@ def modules_imported(module):
 
 
 @functools.cache
-def face(package):
-    """What a package offers: the names in its __all__."""
+def public_names(package):
+    """A package's public names: those in its __all__."""
     return frozenset(getattr(importlib.import_module(package), "__all__", ()))
 
 
 def bypasses(module):
-    """Imports of a file, and uses of attributes, that go past the face of another package."""
+    """Imports and attributes in a file that are not public names of another package."""
     lines, packages = [], {}
     for source, name, alias in imports(module):
         inner = f"{source}.{name}"
@@ -108,19 +108,19 @@ def bypasses(module):
             pass
         elif is_package(inner):
             packages[alias or name] = inner
-        elif name is None or not is_package(source) or name not in face(source):
+        elif name is None or not is_package(source) or name not in public_names(source):
             lines.append(f"{module} imports {name} from {source}")
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             package = packages.get(node.value.id)
             inner = f"{package}.{node.attr}"
-            if inner in FILES and not is_package(inner) and node.attr not in face(package):
+            if inner in FILES and not is_package(inner) and node.attr not in public_names(package):
                 lines.append(f"{module} uses {inner}")
     return lines
 
 
 def allowed_layers(ours):
-    """What a folder or small module may import beside itself."""
+    """What a folder or small module may import besides itself."""
     if ours in SMALL:
         return {*SMALL}
     below = FOLDERS[: FOLDERS.index(ours)] if ours in FOLDERS else FOLDERS  # configs/ import all
@@ -142,12 +142,12 @@ def test_every_folder_and_small_module_has_its_place():
 
 
 def test_imports_have_no_cycle():
-    """Neither under TYPE_CHECKING, nor within a function."""
+    """Not even under TYPE_CHECKING or within a function."""
     graph = {module: modules_imported(module) - {module} for module in FILES}
     graphlib.TopologicalSorter(graph).prepare()  # CycleError names the cycle
 
 
-def test_other_packages_are_imported_through_their_faces():
+def test_only_public_names_of_other_packages_are_imported():
     assert not [line for module in FILES for line in bypasses(module)]
 
 
@@ -182,7 +182,7 @@ def test_importing_noise_loads_nothing_but_what_jax_and_flax_load():
 
 
 def test_studies_load_libraries_when_they_need_them():
-    """Else every program, also one that only lists its flags, takes seconds longer to start."""
+    """Or every program, even one that only lists its flags, would start seconds later."""
     code = "import sys, pnoise_jax.studies; print(*sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -49,7 +49,7 @@ def test_a_console_prints_text_as_it_is(kind):
     console.rule(kind(HOSTILE))
     assert file.getvalue().count(SHOWN[:9]) == 6
     assert not set("\x1b\x9b\u202e\u2028\ud800") & {*file.getvalue()}
-    if kind is str:  # of a Text, rich measures what it holds
+    if kind is str:  # rich measures a Text before it is escaped
         assert file.getvalue().count(SHOWN) == 6
         assert len({len(line) for line in file.getvalue().splitlines() if line[0] in "┃┏│"}) == 1
 
@@ -100,7 +100,7 @@ def test_a_quiet_console_prints_nothing(capsys):
 
 
 @pytest.mark.parametrize("printing", ["say('x')", "create_console().print('x')"])
-def test_output_that_nobody_reads_ends_the_program_in_silence(printing):
+def test_output_that_nobody_reads_ends_the_program_silently(printing):
     """As after ``| head``."""
     program = f"from pnoise_jax.terminal import create_console, say; input(); {printing}"
     process = subprocess.Popen(

@@ -24,7 +24,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_new_file_takes_no_other_ones_name(tmp_path):
+def test_a_new_file_does_not_replace_another(tmp_path):
     writing.create_file(tmp_path / "a", "first")
     with pytest.raises(FileExistsError):
         writing.create_file(tmp_path / "a", "second")
@@ -47,7 +47,7 @@ def test_a_directory_through_a_broken_link(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/run", "S3://bucket", pathlib.Path("gs://bucket/run")])
-def test_a_url_is_no_directory(tmp_path, monkeypatch, url):
+def test_a_url_is_refused_as_a_directory(tmp_path, monkeypatch, url):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"^--out='x' is a URL, not a path on .* with gcsfuse$"):
         writing.make_directory(pathlib.Path(url), named="--out='x'")
@@ -55,7 +55,7 @@ def test_a_url_is_no_directory(tmp_path, monkeypatch, url):
 
 
 @pytest.mark.parametrize("path", ["/tmp/gs://x", "a:/b", "run:2/b", "hf_hub:a/b", "1:/x", "~/a"])
-def test_paths_that_are_no_urls(path):
+def test_paths_that_are_not_urls(path):
     assert not writing.is_url(path)
 
 
@@ -191,7 +191,7 @@ def test_directories_that_a_failed_block_leaves_empty_are_removed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_directories_with_content_and_those_of_before_stay(tmp_path):
+def test_directories_with_content_and_existing_ones_stay(tmp_path):
     (tmp_path / "before").mkdir()
     with pytest.raises(ValueError, match="wrong"):
         fail_below(tmp_path / "before")
