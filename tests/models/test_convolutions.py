@@ -245,7 +245,7 @@ def test_wide_convolutions_take_fewer_multiplications_where_there_is_one_device(
     assert count_products(*arguments) == 0
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert count_products(*arguments) == 16
-    with models.compiling_for(jax.devices()[0]):  # one of several that may be absent
+    with models.compiling_for(jax.devices()[0]):  # it may be one of several
         assert count_products(*arguments) == 0
 
 

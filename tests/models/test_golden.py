@@ -1,6 +1,6 @@
 """Parity with timm: the same logits, and the same running statistics, for the same weights.
 
-The files in golden/ come from make_golden.py, which says what they hold.
+make_golden.py writes the files in golden/ and describes their contents.
 """
 
 import functools

@@ -38,7 +38,7 @@ def test_a_dense_layer_is_flaxs(shape, dtype):
 
 
 def test_nothing_large_is_transposed_for_the_gradients():
-    """Flax's own layer does so here; XLA may need it less one day."""
+    """Flax's own layer does so here, until XLA avoids it as well."""
     x = jnp.ones((8, 33, 48))
     transposed = []
     for module in (products.dense(64), nn.Dense(64)):
@@ -53,7 +53,7 @@ class _Absent:
 
 
 def test_other_devices_keep_their_axes():
-    """On a TPU the last two axes lie in tiles, and one of 197 would have to be moved."""
+    """A TPU stores the last two axes in tiles, so merging one of 197 would copy."""
     dense, x = products.dense(3), jnp.ones((4, 5, 6))
     variables = dense.init(jax.random.key(0), x)
     assert "reshape" in str(jax.make_jaxpr(lambda x: dense.apply(variables, x))(x))

@@ -274,7 +274,7 @@ class Reader(nn.Module):
         return self.dense(x) + self.table.values[None]
 
 
-def test_a_module_whose_parameters_are_only_read_is_no_error():
+def test_reading_the_parameters_of_an_uncalled_module_is_not_an_error():
     x = jnp.ones((4, 5))
     variables = initialise(Reader(), x)
     injected = noise.InjectedModule(Reader(), noise.Erase(), at="*")

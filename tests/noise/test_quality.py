@@ -90,7 +90,7 @@ def test_the_constraints_do_not_rule_contraction_out():
         dense = noise.Dense(i_plus_q - np.eye(k))
         assert dense.violations(k) == ()
         assert dense.mutual_information(k) == pytest.approx(-(k - 1) * math.log(contraction))
-        assert dense.mutual_information(k) >= bound - 1e-9  # eq. 20 is no upper bound
+        assert dense.mutual_information(k) >= bound - 1e-9  # eq. 20 is not an upper bound
     assert noise.CyclicShift(0.5 - 1e-9).violations(k) == ()
     assert noise.CyclicShift(0.5 - 1e-9).mutual_information(k) == pytest.approx(23.97, abs=0.01)
 

@@ -65,7 +65,7 @@ class Writer:
 
 
 def module(name, **contents):
-    """Registers a module that holds no more than ``contents``."""
+    """Registers a module with only ``contents`` in it."""
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name]).update(contents)
 

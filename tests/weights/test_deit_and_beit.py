@@ -47,10 +47,10 @@ def test_a_resizing_is_mentioned_once(name, said, tmp_path):
 
 def test_both_prefix_tokens_keep_their_positions(tmp_path):
     file = sources.save_timm(tmp_path / "file", "deit_distilled")
-    found = dict(match(file, create("deit_distilled", image_size=48)).read())
+    arrays = dict(match(file, create("deit_distilled", image_size=48)).read())
     original = sources.timm_state("deit_distilled")["pos_embed"]
-    assert found["params/pos_embed"].shape == (1, 2 + 36, 24)
-    np.testing.assert_array_equal(found["params/pos_embed"][:, :2], original[:, :2])
+    assert arrays["params/pos_embed"].shape == (1, 2 + 36, 24)
+    np.testing.assert_array_equal(arrays["params/pos_embed"][:, :2], original[:, :2])
 
 
 def test_both_heads_are_kept_or_fresh(tmp_path):
@@ -92,7 +92,7 @@ def test_indices_beside_the_weights_are_ignored(tmp_path):
     assert len(list(matched.read())) == len(sources.timm_state("beit"))
 
 
-def test_tables_of_no_square_grid_cannot_be_resized(tmp_path):
+def test_tables_without_a_square_grid_cannot_be_resized(tmp_path):
     table = {"blocks.1.attn.relative_position_bias_table": np.ones((7 * 5 + 3, 2), np.float32)}
     file = sources.save_timm(tmp_path / "file", "beit", **table)
     message = (

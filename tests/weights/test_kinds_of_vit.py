@@ -33,8 +33,8 @@ def describe(file, **said):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_export_inverts_import(name, tmp_path):
-    found = dict(match(save(tmp_path, name), create(name)).read())
-    state = weights.timm_state(found)
+    arrays = dict(match(save(tmp_path, name), create(name)).read())
+    state = weights.timm_state(arrays)
     expected = sources.timm_state(name)
     assert state.keys() == expected.keys()
     for key, x in state.items():
@@ -55,7 +55,7 @@ def test_logits_at_another_resolution(name, tmp_path):
 
 
 def test_registers_without_positions_for_a_model_that_has_them(tmp_path):
-    """As DeiT III's class token: zeros, which give the same function."""
+    """They get zeros, like DeiT III's class token: the same function."""
     state = sources.timm_state("vit_all_tokens")
     file = save(tmp_path, "vit_all_tokens", pos_embed=state["pos_embed"][:, 4:])
     matched = match(file, create("vit_all_tokens"))

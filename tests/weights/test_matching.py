@@ -96,7 +96,7 @@ def test_positions_are_read_as_a_square_even_if_their_number_fits(name, tmp_path
     assert matched.describe().endswith("position embedding 4×4 → 2×8")
 
 
-def test_positions_that_are_no_square_cannot_be_resized(tmp_path):
+def test_positions_without_a_square_grid_cannot_be_resized(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", pos_embed=np.ones((1, 7, 36), "f4"))
     as_they_are = match(file, sources.vit(image_size=(16, 24))).describe()
     assert as_they_are.endswith(

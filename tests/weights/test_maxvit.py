@@ -42,7 +42,7 @@ def test_tables_for_other_windows(file):
     assert said.endswith("timm's MaxViT; head kept (7 classes); relative positions 2×3 → 3×2")
 
 
-def test_a_table_of_no_grid_is_not_resized(file):
+def test_a_table_without_a_grid_is_not_resized(file):
     table = np.ones((2, 4, 5), np.float32)
     other = sources.save_timm(file.parent / "other", "maxvit", **{TABLE: table})
     with pytest.raises(ValueError, match=r"1 of another shape: .*rel_pos.*\(2, 4, 5\), where"):

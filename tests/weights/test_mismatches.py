@@ -16,7 +16,7 @@ def error(file, model, **options):
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "said"),
+    ("name", "changed", "text"),
     [
         ("vit_token", {"head.bias": (1, 7)}, "head.bias (1, 7), where params/head/bias is (7,)"),
         ("vit_token", {"head.weight": (7, 36, 1, 1)}, "params/head/kernel is (36, 7)"),
@@ -31,10 +31,10 @@ def error(file, model, **options):
     ],
 )
 @pytest.mark.parametrize("head", ["keep", "auto"])
-def test_arrays_of_any_shape_are_reported(name, changed, said, head, tmp_path):
+def test_arrays_of_any_shape_are_reported(name, changed, text, head, tmp_path):
     changed = {key: np.ones(shape, "f4") for key, shape in changed.items()}
     file = sources.save_timm(tmp_path / "file", name, **changed)
-    assert said in error(file, timm.create(name), head=head)
+    assert text in error(file, timm.create(name), head=head)
 
 
 def test_integers_and_bools_are_reported_with_the_rest(tmp_path):
@@ -45,9 +45,9 @@ def test_integers_and_bools_are_reported_with_the_rest(tmp_path):
     np.savez(tmp_path / "file.npz", **arrays)
     model = sources.vit(dim=24, depth=2, mlp_dim=48)
     missing = "\n  1 missing: params/norm/bias (24,)"
-    said = "not floating-point (save them as float32): cls (bool)"
-    assert error(tmp_path / "file.npz", model).endswith(f"{missing}\n  2 {said}, head/bias (int64)")
-    assert error(tmp_path / "file.npz", model, head="fresh").endswith(f"{missing}\n  1 {said}")
+    text = "not floating-point (save them as float32): cls (bool)"
+    assert error(tmp_path / "file.npz", model).endswith(f"{missing}\n  2 {text}, head/bias (int64)")
+    assert error(tmp_path / "file.npz", model, head="fresh").endswith(f"{missing}\n  1 {text}")
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_integers_and_bools_are_reported_with_the_rest(tmp_path):
 def test_a_vit_with_parts_that_no_model_here_has(key, part, tmp_path):
     """No model is suggested, not even where another option differs."""
     file = sources.save_timm(tmp_path / "file", "vit_token", **{key: np.ones(36, "f4")})
-    said = f"\n  The file's model has {part} ({key}): no model here has this, so use other weights"
-    assert error(file, sources.vit()).endswith(f"{said}\n  1 unexpected: {key} (36,)")
-    assert f"model:{said}\n" in error(file, sources.vit(depth=2))
+    text = f"\n  The file's model has {part} ({key}): no model here has this, so use other weights"
+    assert error(file, sources.vit()).endswith(f"{text}\n  1 unexpected: {key} (36,)")
+    assert f"model:{text}\n" in error(file, sources.vit(depth=2))
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_a_vit_with_parts_that_no_model_here_has(key, part, tmp_path):
 )
 def test_a_deit_with_parts_that_only_vits_have_here(key, part, tmp_path):
     file = sources.save_timm(tmp_path / "file", "deit_distilled", **{key: np.ones(24, "f4")})
-    said = f"\n  The file's model has {part} ({key}): no model here has this, so use other weights"
-    assert said in error(file, sources.vit())
+    text = f"\n  The file's model has {part} ({key}): no model here has this, so use other weights"
+    assert text in error(file, sources.vit())
 
 
 @pytest.mark.parametrize(
-    ("key", "shape", "said"),
+    ("key", "shape", "text"),
     [
         ("blocks.0.ls1.gamma", (36,), "looks like deit3_b_16 with patch_size=8, dim=36, depth=3"),
         ("norm_pre.weight", (36,), "looks like vit_b_16_clip with patch_size=8, dim=36, depth=3"),
@@ -89,9 +89,9 @@ def test_a_deit_with_parts_that_only_vits_have_here(key, part, tmp_path):
         ("reg_token", (1, 4, 36), "register_tokens=4"),
     ],
 )
-def test_a_vit_with_such_a_part_is_named(key, shape, said, tmp_path):
+def test_a_vit_with_an_additional_array_is_recognised(key, shape, text, tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", **{key: np.ones(shape, "f4")})
-    assert said in error(file, sources.vit())
+    assert text in error(file, sources.vit())
 
 
 def test_the_configured_model_is_not_suggested(tmp_path):
@@ -116,8 +116,8 @@ def test_a_width_that_the_likely_models_heads_do_not_divide(tmp_path):
     sources.save_random_vit(file, dim=40, depth=2, patch_size=8, grid=4)
     arrays = load_file(file) | {"patch_embed.proj.weight": np.ones((40, 3, 8, 8), "f4")}
     save_file(arrays, file)
-    said = "It looks like vit_b_8 with dim=40, depth=2"
-    assert said in error(file, sources.vit())
+    text = "It looks like vit_b_8 with dim=40, depth=2"
+    assert text in error(file, sources.vit())
     save_file(arrays | {"blocks.1.mlp.fc1.weight": np.ones((77, 40), "f4")}, file)
     closest = "No model here has these arrays; vit_b_8 is the closest, and 1 differ"
     assert closest in error(file, sources.vit())
@@ -125,8 +125,8 @@ def test_a_width_that_the_likely_models_heads_do_not_divide(tmp_path):
 
 def test_a_swin_is_suggested_with_its_sizes(tmp_path):
     file = sources.save_timm(tmp_path / "file", "swin")
-    said = "with patch_size=2, dim=8, stage_sizes=(2, 2, 1), head_dim=4, window_size=4: set config"
-    assert said in error(file, sources.vit())
+    text = "with patch_size=2, dim=8, stage_sizes=(2, 2, 1), head_dim=4, window_size=4: set config"
+    assert text in error(file, sources.vit())
 
 
 def test_a_long_list_is_sorted_and_shortened(tmp_path):
@@ -140,26 +140,26 @@ def test_advice_on_tables_is_given_once(tmp_path):
     name = "attn.relative_position_bias_table"
     tables = {f"blocks.{n}.{name}": np.ones((38, 2), "f4") for n in (0, 1)}
     file = sources.save_timm(tmp_path / "file", "beit", **tables)
-    said = error(file, timm.create("beit"))
-    assert said.count("not a square grid") == 1
-    assert f"blocks.0.{name} has 38 rows" in said
+    text = error(file, timm.create("beit"))
+    assert text.count("not a square grid") == 1
+    assert f"blocks.0.{name} has 38 rows" in text
 
 
 def test_a_file_for_images_of_other_channels_is_refused(tmp_path):
     grey = {"patch_embed.proj.weight": np.ones((36, 1, 8, 8), "f4")}
     file = sources.save_timm(tmp_path / "file", "vit_token", **grey)
-    said = (
+    text = (
         "model:\n  The file is for images with 1 channel(s), and the data has 3: use other weights"
     )
-    assert said in error(file, sources.vit())
+    assert text in error(file, sources.vit())
 
 
 def test_a_beit_is_suggested_with_its_number_of_heads(tmp_path):
     file = sources.save_timm(tmp_path / "file", "beit")
     heads = timm.create("beit").num_heads
-    said = error(file, sources.vit())
-    assert "model:\n  It looks like beit_b_16 with" in said
-    assert f"num_heads={heads}" in said
+    text = error(file, sources.vit())
+    assert "model:\n  It looks like beit_b_16 with" in text
+    assert f"num_heads={heads}" in text
 
 
 def test_a_fresh_head_may_use_another_pooling(tmp_path):
@@ -194,28 +194,28 @@ def save_swin_with_windows(file, *sides):
 
 
 @pytest.mark.parametrize(
-    ("sides", "said"),
+    ("sides", "text"),
     [
         ((4, 4, 6, 6, 4), "4×4, 6×6, 4×4"),  # as timm's swin_s3_tiny
         ((6, 6, 4, 4, 4), "6×6, 4×4, 4×4"),  # the third's grid would have half the second's sides
         ((4, 6, 4, 4, 4), "4×4 and 6×6, 4×4, 4×4"),
     ],
 )
-def test_windows_that_differ_are_not_resized(tmp_path, sides, said):
+def test_windows_that_differ_are_not_resized(tmp_path, sides, text):
     file = save_swin_with_windows(tmp_path / "file", *sides)
     message = error(file, timm.create("swin"))
     assert "of another shape: layers." in message
-    assert f"\n  The file's windows have {said} tokens from stage to stage, which no" in message
+    assert f"\n  The file's windows have {text} tokens from stage to stage, which no" in message
 
 
 @pytest.mark.parametrize(
-    ("sides", "said"),
+    ("sides", "text"),
     [((6, 6, 6, 6, 6), "6×6 → 4×4"), ((4, 4, 4, 4, 2), "2×2 → 4×4"), ((6, 6, 6, 6, 4), "6×6 → 4")],
 )
-def test_windows_of_one_size_may_be_cut_by_the_grid(tmp_path, sides, said):
+def test_windows_of_one_size_may_be_cut_by_the_grid(tmp_path, sides, text):
     """As for images that are smaller."""
     model = timm.create("swin")
     matched = weights.match(
         save_swin_with_windows(tmp_path / "file", *sides), model, sources.shapes(model)
     )
-    assert f"; relative positions {said}" in matched.describe()
+    assert f"; relative positions {text}" in matched.describe()

@@ -55,10 +55,10 @@ def convnext(*, block="stages.{}.blocks.{}", dwconv="conv_dw", fc1="mlp.fc1", **
     ],
 )
 def test_another_family_is_named(tmp_path, arrays, family):
-    said = error(tmp_path, arrays)
-    assert f"which belong to {family}, which is not among the models here: give wei" in said
-    assert "save it without" not in said
-    assert "config.model" not in said
+    text = error(tmp_path, arrays)
+    assert f"which belong to {family}, which is not among the models here: give wei" in text
+    assert "save it without" not in text
+    assert "config.model" not in text
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_another_family_is_named(tmp_path, arrays, family):
 )
 def test_another_family_with_blocks_like_ours(tmp_path, arrays, family):
     state = {name: x.shape for name, x in sources.timm_state("vit_token").items()}
-    said = error(tmp_path, state | arrays, sources.vit(class_token=False, pooling="mean"))
+    text = error(tmp_path, state | arrays, sources.vit(class_token=False, pooling="mean"))
     expected = f"model:\n  These are the weights of {family}, which is not among the models here:"
-    assert expected in said
-    assert " set " not in said
-    assert "looks like" not in said
+    assert expected in text
+    assert " set " not in text
+    assert "looks like" not in text
 
 
 def test_scales_beside_a_beits_tables_do_not_hide_another_family():
@@ -93,21 +93,21 @@ def test_a_vit_with_rotary_positions_is_not_called_a_deit3(tmp_path, name):
     state = {k: x.shape for k, x in sources.timm_state("vit_all_tokens").items()}
     model = models.create_model(name, num_classes=7, **timm.MODELS["vit_all_tokens"][1])
     renamed = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): x for k, x in state.items()}
-    said = error(tmp_path, renamed, model)
-    assert "belong to an EVA or a ViT with rotary positions, which is not among the models" in said
+    text = error(tmp_path, renamed, model)
+    assert "belong to an EVA or a ViT with rotary positions, which is not among the models" in text
 
 
 def test_blocks_without_a_stem_are_not_a_wrapped_model(tmp_path):
     """As in PVT, a pyramid of ViT-like stages, whose arrays do not identify the family."""
     blocks = {f"stages.0.blocks.{n}.attn.proj.weight": (8, 8) for n in range(3)}
-    said = error(tmp_path, blocks | {"patch_embed.proj.weight": (8, 3, 4, 4)})
-    assert "in no naming scheme known here: give weights of timm's ViT" in said
+    text = error(tmp_path, blocks | {"patch_embed.proj.weight": (8, 3, 4, 4)})
+    assert "in no naming scheme known here: give weights of timm's ViT" in text
 
 
 def test_the_description_says_what_the_names_do_not(tmp_path):
     (tmp_path / "config.json").write_text('{"architecture": "poolformer_s12.sail_in1k"}')
-    said = error(tmp_path, {"stages.0.blocks.0.mlp.fc1.weight": (8, 8)})
-    assert "(stages.0.blocks.0.mlp.fc1.weight), described as poolformer_s12.sail_in1k, in" in said
+    text = error(tmp_path, {"stages.0.blocks.0.mlp.fc1.weight": (8, 8)})
+    assert "(stages.0.blocks.0.mlp.fc1.weight), described as poolformer_s12.sail_in1k, in" in text
 
 
 @pytest.mark.parametrize("model", [sources.resnet(), sources.vit()])
@@ -120,16 +120,16 @@ def test_a_resnext_is_not_called_a_resnet(tmp_path, model):
         if ".conv2.weight" in name
     }
     wider = {name: (2 * shape[0],) for name, shape in state.items() if ".bn2." in name}
-    said = error(tmp_path, state | grouped | wider, model)
-    assert "model:\n  No model here has these arrays; resnet18 is the closest, and " in said
-    assert "class_token" not in said
-    assert "looks like" not in said
+    text = error(tmp_path, state | grouped | wider, model)
+    assert "model:\n  No model here has these arrays; resnet18 is the closest, and " in text
+    assert "class_token" not in text
+    assert "looks like" not in text
 
 
 def test_a_few_damaged_arrays_do_not_make_another_model(tmp_path):
     state = {k: x.shape for k, x in sources.timm_state("vit_token").items()}
-    said = error(tmp_path, state | {"norm.bias": (35,)})
-    assert said.endswith(
+    text = error(tmp_path, state | {"norm.bias": (35,)})
+    assert text.endswith(
         "model:\n  1 of another shape: norm.bias (35,), where params/norm/bias is (36,)"
     )
 
@@ -140,15 +140,15 @@ def test_a_hybrid_is_recognised_by_its_stem(tmp_path):
         "patch_embed.backbone.conv.weight": (64, 3, 7, 7),
         "patch_embed.proj.weight": (36, 64, 1, 1),
     }
-    said = error(tmp_path, state | stem)
-    assert "has convolutions instead of the patch embedding (patch_embed.backbone.conv" in said
-    assert "channel(s)" not in said
+    text = error(tmp_path, state | stem)
+    assert "has convolutions instead of the patch embedding (patch_embed.backbone.conv" in text
+    assert "channel(s)" not in text
 
 
 def test_parts_that_no_model_has(tmp_path):
     state = {k: x.shape for k, x in sources.timm_state("vit_token").items()}
-    said = error(tmp_path, state | {"blocks.1.attn.rel_pos_h": (7, 12)})
-    assert "has arrays such as blocks.1.attn.rel_pos_h in its blocks: no model here has th" in said
+    text = error(tmp_path, state | {"blocks.1.attn.rel_pos_h": (7, 12)})
+    assert "has arrays such as blocks.1.attn.rel_pos_h in its blocks: no model here has th" in text
 
 
 @pytest.mark.parametrize("name", timm.MODELS)

@@ -279,7 +279,7 @@ def test_load_returns_variables_for_apply(tmp_path):
 
 
 def test_load_of_a_resnet_and_of_a_fresh_head(tmp_path):
-    """It takes images of any size, and the number of channels from the file."""
+    """A ResNet takes any image size; the file determines the channels."""
     resnet = sources.resnet(num_classes=9)
     file = sources.save_timm(tmp_path / "file", "resnet_basic")
     with pytest.raises(ValueError, match="set weights_head='auto'"):

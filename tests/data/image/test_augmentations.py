@@ -244,7 +244,7 @@ def test_random_erasing_covers_one_rectangle(fill):
 def test_random_erasing_erases_a_share_of_the_images():
     actual = [RandomErasing(0.25)(COLOURS, rng(seed), STATISTICS) for seed in range(400)]
     assert abs(np.mean([(x != COLOURS).any() for x in actual]) - 0.25) < 0.07
-    never = RandomErasing(1, scale=(1, 1))(COLOURS, rng(), STATISTICS)  # none that is smaller fits
+    never = RandomErasing(1, scale=(1, 1))(COLOURS, rng(), STATISTICS)  # no smaller one fits
     np.testing.assert_array_equal(never, COLOURS)
 
 

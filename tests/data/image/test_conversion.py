@@ -22,11 +22,11 @@ from tests.data.image.pictures import claimed_size, encode, files, jpeg, picture
 PIXELS = picture(40, 52)
 COLOURS = PIL.Image.fromarray(PIXELS)
 GRAY = COLOURS.convert("L")
-WIDE = np.asarray(GRAY).astype(np.uint16) * 257 - 128  # samples of 16 bits
+WIDE = np.asarray(GRAY).astype(np.uint16) * 257 - 128  # 16 bits per sample
 
 
 def wide_png(pixels: np.ndarray) -> bytes:
-    """Samples of 16 bits, in BGR where there are colours."""
+    """A PNG with 16 bits per sample, colours in BGR."""
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
@@ -317,7 +317,7 @@ def test_memory_and_time_are_bounded_before_decoding():
     assert peak < 0.05
     assert seconds < 1
     assert photo[0] == "(4000, 6000, 3)"
-    assert photo[2] < 0.2  # its 72 MB of RGB, 48 MB as Pillow holds it, and parts
+    assert photo[2] < 0.2  # 72 MB of RGB, 48 MB in Pillow, and smaller arrays
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def test_exif_orientation_is_ignored():
     np.testing.assert_array_equal(images.decode(JPEGS["jpeg, EXIF"]), images.decode(JPEGS["jpeg"]))
 
 
-def test_a_warning_of_the_decoder_is_no_error():
+def test_a_warning_of_the_decoder_is_not_an_error():
     broken = bytearray(JPEGS["jpeg"])
     broken[-12:-8] = b"\0\0\0\0"
     with pytest.raises(ValueError, match="Corrupt"):

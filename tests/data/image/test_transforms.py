@@ -145,7 +145,7 @@ def test_where_no_crop_fits_it_is_the_central_one():
 
 
 def test_random_resized_crop_shows_the_crop():
-    """A picture of its own coordinates says where its pixels come from."""
+    """The image's values are its coordinates, so the corners tell the crop."""
     y, x = np.mgrid[:200, :200]
     image = np.stack([y, x], axis=-1).astype(np.uint8)
     for seed in range(20):

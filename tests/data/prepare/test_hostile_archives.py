@@ -181,7 +181,7 @@ def test_a_size_that_the_packed_bytes_cannot_have(manual):
 
 
 def test_a_member_that_unpacks_to_more_than_it_says(manual):
-    """No more is unpacked than it says."""
+    """Only the stated size is unpacked."""
     path = write_tiny(manual, [(BOMB, bytes(64 << 20))], compression=zipfile.ZIP_DEFLATED)
     patch_directory(path, BOMB, size=1000)
     (member,) = [m for m in Zip(path).scan().members if m.path == BOMB]

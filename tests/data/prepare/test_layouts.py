@@ -145,7 +145,7 @@ def test_tiny_imagenet_as_others_pack_it(manual):
 
 
 def test_images_differ_in_size_and_kind(manual):
-    """From 1×1 to wide, gray, CMYK, PNG, GIF: whatever is prepared is read."""
+    """1×1, wide, gray, CMYK, PNG and GIF images can be prepared and loaded."""
     photo = archives.Image.open(archives.io.BytesIO(image(0, 0)))
     encode = archives.encode
     changes = {
@@ -389,7 +389,7 @@ UNFIT = ["folder/", "folder", "folder/../x", "folder/../folder/pets", "folder/a/
 
 @pytest.mark.parametrize("name", UNFIT)
 def test_unfit_names(manual, name):
-    """Before a directory of such a name is read."""
+    """They are refused before anything is read."""
     archives.make_folder(manual)
     prepare("folder/pets", manual)
     with pytest.raises(ValueError, match="use folder/<name>"):

@@ -235,7 +235,7 @@ def test_killed_at_the_very_end(manual_dir, straight, tmp_path):
 
 
 def test_two_at_once(manual_dir, straight, tmp_path):
-    """The second says that it is not alone; a third, later, that all is done."""
+    """The second one is refused; a third one, later, has nothing left to do."""
     first = start(manual_dir, tmp_path, slow=0.01)
     deadline = time.monotonic() + 60
     while not shards(tmp_path):
