@@ -99,7 +99,7 @@ PACKAGES = {
             ),
             "mixup.py": "mixup",
             "random_streams.py": "task::test_streams_have_their_own_keys step",
-            "step.py": "task::test_what_a_loss_returns_wrongly_is_said step parallel/fsdp",
+            "step.py": "task::test_an_invalid_result_of_a_loss_is_named step parallel/fsdp",
         },
     ),
     "weights": Package(

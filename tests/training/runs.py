@@ -8,9 +8,9 @@ from pnoise_jax import training
 
 
 def small_config(data_dir: pathlib.Path, **changes) -> ml_collections.ConfigDict:
-    """One block of 16 features, 12 steps of 16 digits; it is evaluated on 200 digits.
+    """One block of 16 features; 12 steps of 16 digits; evaluated on 200 digits.
 
-    Changes are given as {"noise.layer": 1}.
+    Changes override fields, such as {"noise.layer": 1}.
     """
     config = training.default_config()
     config.batch_size = 16

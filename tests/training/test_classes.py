@@ -1,7 +1,7 @@
-"""A run knows the names of its classes: on data that numbers them otherwise it is right, or stops.
+"""A run stores its class names: data with another class order is handled correctly, or refused.
 
-The data are three classes that a small model learns at once, in two directories: prepared as
-"folder/x" in the usual order, and elsewhere in the opposite one, by the program itself.
+The data are three classes that a small model learns perfectly, prepared as "folder/x" in several
+directories: in the usual order, in the opposite order, and with other classes.
 """
 
 import json
@@ -25,11 +25,11 @@ SETTINGS = studies.AuditSettings(batch_sizes=(10,), resamples=100, purity_steps=
 
 
 def make(directory, *, classes=NAMES, backwards=False, seed=0):
-    """A data set below a directory; the colour of an image is that of its place in `classes`."""
+    """Prepares a data set; an image's colour is the position of its class in `classes`."""
     for split in ("train", "test"):
         for label, name in enumerate(classes):
             for i in range(20):
-                # Red, green or blue, and noise of its own.
+                # Red, green or blue, plus noise.
                 pixels = np.random.default_rng([seed, i, split == "test"]).integers(
                     0, 60, (8, 8, 3)
                 )
@@ -51,7 +51,7 @@ def make(directory, *, classes=NAMES, backwards=False, seed=0):
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """By what is in them, the directories of the data."""
+    """The data directories, by what is in them."""
     root = tmp_path_factory.mktemp("classes")
     return {
         "usual": make(root / "usual"),
@@ -83,7 +83,7 @@ def config_on(place, **changes):
 
 @pytest.fixture(scope="module")
 def trained(places, tmp_path_factory):
-    """A run on the usual data that makes no mistake there."""
+    """A run on the usual data that classifies all of it correctly."""
     path = tmp_path_factory.mktemp("run") / "run"
     (clean,) = training.train(config_on(places["usual"]), path)
     assert clean["top1"] == 100
@@ -96,7 +96,7 @@ def run(trained, tmp_path):
     return tmp_path / "run"
 
 
-def test_the_names_are_noted(run, places):
+def test_a_run_stores_its_data_set_and_class_names(run, places):
     assert json.loads((run / "data.json").read_text()) == {
         "name": "folder/x",
         "version": "1.0.0",
@@ -107,21 +107,21 @@ def test_the_names_are_noted(run, places):
     }
 
 
-def test_the_order_does_not_matter_to_an_evaluation(run, places, capsys):
+def test_an_evaluation_matches_classes_by_name(run, places, capsys):
     backwards = data.load("folder/x", split="test", data_dir=places["backwards"])
     assert backwards.class_names == NAMES[::-1]
     (row,) = training.evaluate(config_on(places["backwards"]), run)
     assert row["top1"] == 100
-    said = "note: data.name='folder/x' has the run's classes in another order ('ant' is class 0"
-    assert said in " ".join(capsys.readouterr().out.split())
-    (file,) = (run / "evaluations").iterdir()  # other files are another measurement
-    assert json.loads(file.read_text())["notes"][0].startswith(said)
+    note = "note: data.name='folder/x' has the run's classes in another order ('ant' is class 0"
+    assert note in " ".join(capsys.readouterr().out.split())
+    (file,) = (run / "evaluations").iterdir()  # data with other files is another measurement
+    assert json.loads(file.read_text())["notes"][0].startswith(note)
     (row,) = training.evaluate(config_on(places["usual"]), run)
     assert row["top1"] == 100
     assert json.loads((run / "evaluation.json").read_text())["notes"] == []
 
 
-def test_an_audit_and_its_table_know_the_classes_by_name(run, places, tmp_path):
+def test_an_audit_and_its_table_match_classes_by_name(run, places, tmp_path):
     noisy = {"noise.preset": "optimal_all_tokens", "noise.strength": 0.1}
     config = config_on(places["backwards"], **noisy)
     audit = studies.audit_runs(config, run, settings=SETTINGS, out=tmp_path / "audit")
@@ -144,32 +144,32 @@ def test_other_classes_are_refused_by_name(run, places):
 
 
 @pytest.mark.parametrize("noted", [None, {"name": "folder/x", "version": None}])
-def test_an_old_run_says_that_it_does_not_know(run, places, noted, capsys):
+def test_an_old_run_without_class_names_compares_labels_by_number(run, places, noted, capsys):
     (run / "data.json").unlink()
     if noted is not None:
         (run / "data.json").write_text(json.dumps(noted))
     (row,) = training.evaluate(config_on(places["backwards"]), run)
     assert row["top1"] < 50
-    said = "note: the run has not noted the names of its classes, so labels are compared by number"
-    assert said in " ".join(capsys.readouterr().out.split())
-    training.train(config_on(places["usual"]), run)  # it goes on, and ends
-    assert said in " ".join(capsys.readouterr().out.split())
+    note = "note: the run has not noted the names of its classes, so labels are compared by number"
+    assert note in " ".join(capsys.readouterr().out.split())
+    training.train(config_on(places["usual"]), run)  # resuming works, too
+    assert note in " ".join(capsys.readouterr().out.split())
 
 
-def test_numbers_say_nothing_about_names(run, places, capsys):
+def test_numeric_class_names_are_compared_by_number(run, places, capsys):
     (row,) = training.evaluate(config_on(places["numbers"]), run)
     assert row["top1"] == 100
     assert "have numbers, but the run's have names" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("noted", ["{", "[]", '{"class_names": [1]}', '{"class_names": "abc"}'])
-def test_a_broken_note_is_named(run, noted):
+def test_a_damaged_data_json_is_named(run, noted):
     (run / "data.json").write_text(noted)
     with pytest.raises(ValueError, match=r"data\.json cannot be read .*restore it from a copy"):
         restore(run, mesh=parallel.data_mesh())
 
 
-def test_training_goes_on_with_the_same_classes_alone(run, places):
+def test_training_resumes_only_with_the_same_classes(run, places):
     with pytest.raises(
         ValueError, match=r"other classes, or in another order \('ant' is class 0 t"
     ):
@@ -178,7 +178,7 @@ def test_training_goes_on_with_the_same_classes_alone(run, places):
         training.train(config_on(places["others"]), run)
 
 
-def test_training_goes_on_with_more_classes_is_refused_and_unicode_is_not(run, places):
+def test_resuming_refuses_more_classes_but_not_other_unicode_forms(run, places):
     described = data_version.describe(training.build(config_on(places["usual"])))
     path = run / "data.json"
     path.write_text(json.dumps(described | {"class_names": ["ant", "bee"]}))
@@ -189,7 +189,7 @@ def test_training_goes_on_with_more_classes_is_refused_and_unicode_is_not(run, p
     data_version._require_same(run, data_version.read(run), composed)
 
 
-def test_training_goes_on_with_as_many_examples(run, places):
+def test_training_resumes_only_with_as_many_examples(run, places):
     config = config_on(places["usual"])
     described = data_version.describe(training.build(config)) | {"train_examples": 59}
     (run / "data.json").write_text(json.dumps(described))
@@ -197,7 +197,7 @@ def test_training_goes_on_with_as_many_examples(run, places):
         training.train(config, run)
 
 
-def test_training_goes_on_with_the_same_files(run, places):
+def test_training_resumes_only_with_the_same_files(run, places):
     config = config_on(places["usual"])
     described = data_version.describe(training.build(config)) | {"content": "another"}
     (run / "data.json").write_text(json.dumps(described))
@@ -207,14 +207,14 @@ def test_training_goes_on_with_the_same_files(run, places):
         training.train(config, run)
 
 
-def test_a_source_stays_the_same(tmp_path):
+def test_the_source_data_set_must_stay_the_same(tmp_path):
     source = {"name": "s", "version": "1", "train_examples": 3, "class_names": ["a"]}
     note = {"class_names": ["a"], "train_examples": 3, "name": "t"}
 
     def check(theirs, ours):
         data_version._require_same(tmp_path, note | {"source": theirs}, note | {"source": ours})
 
-    check(source, source | {"content": "x"})  # an older note
+    check(source, source | {"content": "x"})  # from an older version
     check(source | {"content": "x"}, source | {"content": "x"})
     with pytest.raises(ValueError, match=r"learned from other files of the source 's' than there"):
         check(source | {"content": "y"}, source | {"content": "x"})
@@ -228,24 +228,24 @@ def test_a_source_stays_the_same(tmp_path):
 
 def test_training_examples_in_the_test_split_are_counted(run, places, capsys):
     training.evaluate(config_on(places["usual"], **{"data.test_split": "test+train[:5]"}), run)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "note: 5 of the 65 test examples are training examples, or copies of some (da" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "note: 5 of the 65 test examples are training examples, or copies of some (da" in output
     (report,) = (run / "evaluations").glob("*.json")
     assert "5 of the 65 test examples" in " ".join(json.loads(report.read_text())["notes"])
 
 
 def test_training_images_in_another_data_set_are_counted(run, places, tmp_path, capsys):
-    """By another name, or by the same name in another directory; or the comparison is left out."""
+    """Under another name or in another directory; not counted if the training data are gone."""
     images = tmp_path / "images"
-    for split in ("train", "test"):  # tests on what the run has trained on
+    for split in ("train", "test"):  # the test split is what the run was trained on
         shutil.copytree(places["usual"].parent / "images" / "train", images / split)
     for name in ("folder/copies", "folder/x"):
         preparation.prepare(name, manual_dir=images, data_dir=tmp_path)
     for name, where in (("folder/copies", "data.name='folder/x', "), ("folder/x", "")):
         training.evaluate(config_on(tmp_path, **{"data.name": name}), run)
-        said = " ".join(capsys.readouterr().out.split())
+        output = " ".join(capsys.readouterr().out.split())
         examples = "60 of the 60 test examples are training examples, or copies of some"
-        assert f"note: {examples} ({where}data.train_split='train', " in said
+        assert f"note: {examples} ({where}data.train_split='train', " in output
     moved = places["usual"].rename(tmp_path / "moved")
     try:
         training.evaluate(config_on(tmp_path, **{"data.name": "folder/copies"}), run)
@@ -254,18 +254,17 @@ def test_training_images_in_another_data_set_are_counted(run, places, tmp_path, 
     assert "training examples" not in capsys.readouterr().out
 
 
-def test_another_mean_than_in_training_is_said(run, places, capsys):
+def test_a_mean_other_than_in_training_is_noted(run, places, capsys):
     training.evaluate(config_on(places["usual"], **{"data.mean": (0.1,)}), run)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "note: data.mean=(0.1,), but the run was trained with (0.5,)" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "note: data.mean=(0.1,), but the run was trained with (0.5,)" in output
 
 
-def test_seeds_number_their_classes_alike(run, places, tmp_path):
-    """Those that are there; and one that an audit would train now."""
+def test_an_audit_trains_no_seed_with_another_class_order(run, places, tmp_path):
     seeds = tmp_path / "seeds"
     shutil.copytree(run, seeds / "seed_0")
     stored = json.loads((seeds / "seed_0" / "config.json").read_text())
-    stored["data"]["data_dir"] = str(places["backwards"])  # as if these had been prepared again
+    stored["data"]["data_dir"] = str(places["backwards"])  # as if the data had been prepared again
     (seeds / "seed_0" / "config.json").write_text(json.dumps(stored))
     config = config_on(places["backwards"], **{"noise.preset": "optimal_all_tokens"})
     with pytest.raises(ValueError, match="folder/x' with other classes, or in another order"):
@@ -273,7 +272,7 @@ def test_seeds_number_their_classes_alike(run, places, tmp_path):
     assert not (seeds / "seed_1").exists()
 
 
-def test_seeds_that_number_their_classes_differently(run, places, tmp_path):
+def test_seeds_that_number_their_classes_differently_are_refused(run, places, tmp_path):
     seeds = tmp_path / "seeds"
     for seed, names in ((0, NAMES), (1, NAMES[::-1])):
         shutil.copytree(run, seeds / f"seed_{seed}")
@@ -287,7 +286,7 @@ def test_seeds_that_number_their_classes_differently(run, places, tmp_path):
         studies.audit_runs(config_on(places["usual"]), seeds)
 
 
-def test_a_sweep_goes_on_with_the_same_classes(places, tmp_path):
+def test_a_sweep_resumes_only_with_the_same_classes(places, tmp_path):
     described = [
         data_version.describe(training.build(config_on(places[place])))
         for place in ("usual", "backwards")
@@ -303,10 +302,10 @@ def test_a_sweep_goes_on_with_the_same_classes(places, tmp_path):
 # Weights
 
 
-def logits_of(found, experiment):
-    """Of the test split, with a model of these weights."""
+def logits_of(matched, experiment):
+    """The logits of the test split from a model with these weights."""
     variables = {"batch_stats": {}, "params": {}}
-    for path, array in found.read():
+    for path, array in matched.read():
         section = variables
         *parents, name = path.split("/")
         for parent in parents:
@@ -325,9 +324,9 @@ def test_a_head_is_put_in_the_order_of_the_data(run, places, tmp_path, kind):
         path = exported.path
     for place, said in (("usual", "head kept (3 classes)"), ("backwards", "put in the order of")):
         experiment = training.build(config_on(places[place], weights=str(path)))
-        found = experiment.match_weights(head="keep")
-        assert said in found.describe()
-        predicted = np.argmax(logits_of(found, experiment), -1)
+        matched = experiment.match_weights(head="keep")
+        assert said in matched.describe()
+        predicted = np.argmax(logits_of(matched, experiment), -1)
         np.testing.assert_array_equal(predicted, experiment.test_data.labels)
 
 
@@ -337,28 +336,30 @@ def test_a_head_of_other_classes_is_not_kept(run, places):
         ValueError, match=r"weights='.*'dog' of the latter is not.*weights_head='fr"
     ):
         experiment.match_weights(head="keep")
-    found = experiment.match_weights(head="auto")
-    assert "head fresh (3 → 3 classes; the file's classes have other names)" in found.describe()
-    assert not any(path.startswith("params/head/") for path in found.entries)
+    matched = experiment.match_weights(head="auto")
+    assert "head fresh (3 → 3 classes; the file's classes have other names)" in matched.describe()
+    assert not any(path.startswith("params/head/") for path in matched.entries)
     assert "head fresh (3 → 3 classes)" in experiment.match_weights(head="fresh").describe()
 
 
-def test_weights_without_names_are_said_to_have_none(run, places):
+def test_weights_without_class_names_are_described_as_such(run, places):
     (run / "data.json").unlink()
     experiment = training.build(config_on(places["backwards"], weights=str(run)))
-    said = "head kept (3 classes, compared by number: the file has none of the data's class names)"
-    assert said in experiment.match_weights(head="keep").describe()
+    description = (
+        "head kept (3 classes, compared by number: the file has none of the data's class names)"
+    )
+    assert description in experiment.match_weights(head="keep").describe()
 
 
-def test_names_that_timm_gives(run, places, tmp_path):
-    """In config.json beside the file, as timm writes it for its hub."""
+def test_class_names_are_read_from_timms_config(run, places, tmp_path):
+    """From config.json next to the file, as timm writes it for its hub."""
     plain = tmp_path / "plain.safetensors"
     save_file(load_file(weights.export(run, tmp_path / "model.safetensors").path), plain)
     (tmp_path / "config.json").write_text(json.dumps({"label_names": list(NAMES)}))
     experiment = training.build(config_on(places["backwards"], weights=str(plain)))
-    found = experiment.match_weights(head="keep")
+    matched = experiment.match_weights(head="keep")
     assert "put in the order of the data by name: 'ant' is class 0 there and 2 here" in (
-        found.describe()
+        matched.describe()
     )
-    predicted = np.argmax(logits_of(found, experiment), -1)
+    predicted = np.argmax(logits_of(matched, experiment), -1)
     np.testing.assert_array_equal(predicted, experiment.test_data.labels)

@@ -126,7 +126,7 @@ def test_a_work_directory_belongs_to_its_config(tmp_path):
     config.seed = 5  # nothing has been trained: the directory is free for another config
     run_config.claim(tmp_path, config)
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
-    config.data.num_threads = 5  # changes nothing of the result
+    config.data.num_threads = 5  # does not affect results
     config.evaluation.every = "1 epoch"
     config.log_every = "1 step"
     run_config.claim(tmp_path, config)
@@ -150,7 +150,7 @@ def test_the_directory_of_a_study_is_refused(tmp_path, file):
     assert not (tmp_path / "config.json").exists()
 
 
-def test_a_run_goes_on_next_to_its_other_seeds_and_its_audit(tmp_path):
+def test_a_run_resumes_next_to_other_seeds_and_its_audit(tmp_path):
     config = training.default_config()
     run_config.claim(tmp_path, config)
     (tmp_path / "audit").mkdir()
@@ -207,21 +207,21 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
         pass
 
 
-def test_workers_do_not_copy_a_cached_data_set():
+def test_caching_with_several_workers_is_refused():
     config = training.default_config()
     config.data.cache, config.data.num_workers = True, 2
     with pytest.raises(ValueError, match=r"data\.cache=True, data\.num_workers=2: every worker"):
         training.validate(config)
 
 
-def test_what_changes_no_result_is_said_once():
+def test_lists_of_harmless_fields_are_nested_and_name_real_fields():
     assert {*configs.OF_HOST} < {*configs.NOT_OF_RESULTS} < {*configs.HARMLESS}
     fields = [field for field, _ in configs.flatten(training.default_config())]
     for prefix in configs.HARMLESS:
         assert any(field.startswith(prefix) for field in fields), prefix
 
 
-def test_an_own_noise_and_its_options_survive_the_work_directory(tmp_path):
+def test_a_custom_noise_and_its_options_survive_the_work_directory(tmp_path):
     config = training.default_config()
     config.noise.name = "tests.noise.test_base:Scale"
     config.noise.options.spread = 2.0
@@ -234,13 +234,13 @@ def test_an_own_noise_and_its_options_survive_the_work_directory(tmp_path):
     assert injection.noise.spread == 2.0
 
 
-def test_the_documented_fields_are_those_that_are_declared():
-    """If this fails: python -m pnoise_jax.training.config_page > docs/config.md."""
+def test_the_page_of_config_fields_is_up_to_date():
+    """If not: python -m pnoise_jax.training.config_page > docs/config.md."""
     assert (ROOT / "docs" / "config.md").read_text() == config_page.page()
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_default_is_allowed_and_no_field_takes_another_type(name):
+def test_every_field_allows_its_default_and_refuses_other_types(name):
     field = FIELDS[name]
     field.validate(name, field.default)
     with pytest.raises(ValueError, match=f"^{re.escape(name)}="):

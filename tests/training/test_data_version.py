@@ -1,4 +1,4 @@
-"""Runs on another version of a data set are refused, wherever they would be gone on with."""
+"""Runs on another version of a data set are refused wherever they would be resumed or reused."""
 
 import json
 
@@ -20,13 +20,13 @@ def config_on(name):
 
 @pytest.fixture
 def run(tmp_path):
-    """A work directory with a checkpoint, of the glyphs as they are now."""
+    """A work directory with a checkpoint, on the current version of the glyphs."""
     run_config.claim(tmp_path, config_on("glyphs/200"))
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     return tmp_path
 
 
-def test_a_run_on_the_same_version_goes_on(run):
+def test_a_run_on_the_same_version_resumes(run):
     note = json.loads((run / "data.json").read_text())
     assert note == {"name": "glyphs/200", "version": "2.0.0"}
     run_config.claim(run, config_on("glyphs/200"))
@@ -37,7 +37,7 @@ def test_a_run_on_the_same_version_goes_on(run):
 def test_a_run_on_an_older_version_is_refused(run, noted):
     if noted:
         (run / "data.json").write_text('{"name": "glyphs/200", "version": "1.0.0"}')
-    else:  # it is older than the notes
+    else:  # the run is older than such notes
         (run / "data.json").unlink()
     with pytest.raises(ValueError, match=REFUSED):
         run_config.claim(run, config_on("glyphs/200"))
@@ -47,14 +47,14 @@ def test_a_run_on_an_older_version_is_refused(run, noted):
         restore(run, mesh=parallel.data_mesh())
 
 
-def test_an_older_run_on_a_data_set_that_never_changed_goes_on(tmp_path):
+def test_an_older_run_on_a_data_set_that_never_changed_resumes(tmp_path):
     run_config.claim(tmp_path, config_on("digits"))
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     (tmp_path / "data.json").unlink()
     run_config.claim(tmp_path, config_on("digits"))
 
 
-def test_data_sets_of_others_have_no_note(tmp_path):
+def test_external_data_sets_have_no_note(tmp_path):
     run_config.claim(tmp_path, config_on("glyphs/200"))
     run_config.claim(tmp_path, config_on("imagenet2012"))  # nothing was trained yet
     assert not (tmp_path / "data.json").exists()

@@ -1,4 +1,4 @@
-"""Draws of noise that an evaluation averages, in rows of their own."""
+"""Evaluations that average over several draws of the noise, in separate rows."""
 
 import json
 import math
@@ -20,7 +20,7 @@ def gaussian_config(data_dir, **changes):
     return config
 
 
-def test_rows_are_added_and_the_standard_ones_stay(data_dir, tmp_path):
+def test_averaged_rows_are_added_after_the_standard_rows(data_dir, tmp_path):
     config = gaussian_config(data_dir)
     plain = training.train(config, tmp_path)
     config.evaluation.draws = 4
@@ -30,7 +30,7 @@ def test_rows_are_added_and_the_standard_ones_stay(data_dir, tmp_path):
         ("shuffled", 4),
         ("class_sorted", 4),
     ]
-    # What an example draws depends on its index alone.
+    # What an example draws depends only on its index.
     assert rows[3]["nll"] == pytest.approx(rows[4]["nll"], rel=1e-5)
     assert rows[3]["nll"] != rows[1]["nll"]
     (file,) = (tmp_path / "evaluations").glob("*draws_4*.json")
@@ -39,7 +39,7 @@ def test_rows_are_added_and_the_standard_ones_stay(data_dir, tmp_path):
     assert evaluation.Protocol.of_row(rows[1]).name == "noisy, shuffled"
 
 
-def test_they_are_mean_probabilities(data_dir):
+def test_averaged_rows_use_mean_probabilities(data_dir):
     config = gaussian_config(data_dir, **{"evaluation.draws": 3, "data.test_split": "test[:8]"})
     config.evaluation.batch_size = 8
     experiment = training.build(config)
@@ -67,20 +67,20 @@ def test_they_are_mean_probabilities(data_dir):
     assert not np.allclose(probabilities[0], probabilities[1], atol=1e-3)
 
 
-def test_noise_on_weights_has_rows_of_its_own(data_dir):
+def test_noise_on_weights_has_separate_rows(data_dir):
     config = gaussian_config(data_dir, **{"evaluation.draws": 5})
     config.noise.name, config.noise.std = "none", None
     config.task = training.task_config("robust_classification", weight_noise_std=0.3)
     experiment = training.build(config)
     task = experiment.task
-    one, several = task.averaged_protocols
-    assert [p.name for p in (one, several)] == [
+    single, several = task.averaged_protocols
+    assert [p.name for p in (single, several)] == [
         "noisy weights",
         "noisy weights, mean of 5 draws",
     ]
     state = jax.jit(experiment.initial_state)(jax.random.key(0))
     mesh, variables = parallel.data_mesh(), state.variables()
-    clean, *rows = task.evaluate(variables, mesh, (*experiment.protocols, one, several))
+    clean, *rows = task.evaluate(variables, mesh, (*experiment.protocols, single, several))
     assert clean["n"] == 40
     assert "weight_noise" not in clean
     assert [row.get("draws", 1) for row in rows] == [1, 5]
@@ -99,13 +99,21 @@ def test_noise_on_weights_has_rows_of_its_own(data_dir):
     assert not math.isclose(rows[0]["nll"], clean["nll"], rel_tol=1e-4)
     with pytest.raises(ValueError, match="noisy weights: the task applies its noise on weights"):
         evaluation.evaluate(
-            task.model, variables, experiment.test_data, [one], mesh=mesh, mean=(0.5,), std=(0.5,)
+            task.model,
+            variables,
+            experiment.test_data,
+            [single],
+            mesh=mesh,
+            mean=(0.5,),
+            std=(0.5,),
         )
 
 
-def test_draws_of_nothing_are_refused(data_dir):
+def test_several_draws_without_random_noise_are_refused(data_dir):
     with pytest.raises(ValueError, match=r"evaluation\.draws=2, but an evaluation draws nothing"):
-        training.build(small_config(data_dir, **{"evaluation.draws": 2}))  # the optimal Q
+        training.build(
+            small_config(data_dir, **{"evaluation.draws": 2})
+        )  # the optimal Q draws nothing
     with pytest.raises(ValueError, match=r"evaluation\.draws=0: give a whole number from 1"):
         training.build(small_config(data_dir, **{"evaluation.draws": 0}))
     with pytest.raises(ValueError, match=r"draws=2: a clean evaluation draws nothing"):

@@ -1,4 +1,4 @@
-"""A run on several test sets of ImageNet's classes, from archives in the official layouts."""
+"""Evaluating a run on several ImageNet test sets, from archives in the official layouts."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ SNOW = "imagenet2012_corrupted/snow_2"
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """One set of each kind; the 1000 validation images, and their corrupted versions, are tiny."""
+    """One set of each kind; the 1000 validation images and their corrupted versions are tiny."""
     root = tmp_path_factory.mktemp("sets")
     manual_dir = root / "manual"
     manual_dir.mkdir()
@@ -63,7 +63,7 @@ def config_on(data_dir, **changes):
 
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
-    """A run of 1000 classes, whatever they look like; an image's colour says its class mod 50."""
+    """A run with 1000 classes; an image's colour shows its class modulo 50."""
     workdir = tmp_path_factory.mktemp("run")
     training.train(config_on(data_dir), workdir)
     return workdir
@@ -77,19 +77,19 @@ def table(run, data_dir, tmp_path_factory):
 
 
 def test_each_set_gets_its_own_split_and_classes(table):
-    found = {each["name"]: each for each in table["sets"]}
-    counted = {name: (each["classes"], each["rows"][0]["n"]) for name, each in found.items()}
+    sets = {each["name"]: each for each in table["sets"]}
+    counted = {name: (each["classes"], each["rows"][0]["n"]) for name, each in sets.items()}
     assert counted["imagenet_a"] == (200, 400)
     assert counted["imagenet2012_real"] == (1000, 998)
     assert counted[SNOW] == (1000, 1000)
-    assert "200 of the model's 1000 logits count" in found["imagenet_a"]["scoring"][0]
-    assert "2 images without a label are left out" in found["imagenet2012_real"]["scoring"][0]
-    assert any("any label of its image" in line for line in found["imagenet2012_real"]["scoring"])
-    assert {len(each["rows"]) for each in found.values()} == {3}  # clean, and noisy in two orders
+    assert "200 of the model's 1000 logits count" in sets["imagenet_a"]["scoring"][0]
+    assert "2 images without a label are left out" in sets["imagenet2012_real"]["scoring"][0]
+    assert any("any label of its image" in line for line in sets["imagenet2012_real"]["scoring"])
+    assert {len(each["rows"]) for each in sets.values()} == {3}  # clean, and noisy in two orders
 
 
-def test_the_numbers_are_those_of_the_model_by_hand(table, run, data_dir):
-    """ImageNet-A over 200 classes, and ReaL by the sets as real.json has them."""
+def test_the_numbers_equal_those_computed_by_hand(table, run, data_dir):
+    """ImageNet-A over its 200 classes, and ReaL with the label sets of real.json."""
     restored = training.restore(run, mesh=parallel.data_mesh())
     experiment = restored.experiment
     pixels = {"mean": experiment.mean, "std": experiment.std}
@@ -104,26 +104,26 @@ def test_the_numbers_are_those_of_the_model_by_hand(table, run, data_dir):
             experiment.model, restored.variables, images, noise=False, **pixels
         )
 
-    found = {each["name"]: each["rows"][0]["top1"] for each in table["sets"]}
+    top1 = {each["name"]: each["rows"][0]["top1"] for each in table["sets"]}
     read, logits = logits_on("imagenet_a")
     kept = np.unique(read.labels)
     right = kept[logits[:, kept].argmax(axis=1)] == read.labels
-    assert found["imagenet_a"] == pytest.approx(100 * right.mean())
+    assert top1["imagenet_a"] == pytest.approx(100 * right.mean())
     nll = special.logsumexp(logits[:, kept], axis=1) - logits[np.arange(400), read.labels]
     assert table["sets"][0]["rows"][0]["nll"] == pytest.approx(nll.mean(), rel=1e-4)
     read, logits = logits_on("imagenet2012_real")
     right = [p in {*s[s >= 0]} for p, s in zip(logits.argmax(1), read.label_sets, strict=True)]
-    assert found["imagenet2012_real"] == pytest.approx(100 * np.mean(right))
+    assert top1["imagenet2012_real"] == pytest.approx(100 * np.mean(right))
 
 
-def test_every_set_that_holds_training_images_is_noted(run, data_dir, capsys):
+def test_sets_that_contain_training_images_are_noted(run, data_dir, capsys):
     table = training.evaluate_sets(config_on(data_dir), run, ["imagenet2012_real", "imagenet_a"])
     (note,) = table["sets"][1]["notes"]
     assert note.startswith("note: 400 of the 400 test examples are training examples")
     assert note in " ".join(capsys.readouterr().out.split())
 
 
-def test_corruptions_are_summed_up_by_protocol(capsys):
+def test_corruptions_are_summarised_by_protocol(capsys):
     noisy = evaluation.Protocol(noise=True, order="shuffled", batch_size=10).row()
     clean = evaluation.Protocol(noise=False, order="shuffled", batch_size=10).row()
     measured = [
@@ -139,30 +139,36 @@ def test_corruptions_are_summed_up_by_protocol(capsys):
         for name in evaluating_sets.expand(["imagenet2012_corrupted"])
         for _, severity in [imagenet_sets.corruption_of(name)]
     ]
-    found = {
+    summaries = {
         name: evaluating_sets._corrupted(measured, name) for name in ("clean", "noisy, shuffled")
     }
-    assert found["clean"]["mean_error"] == pytest.approx(23)
-    assert found["noisy, shuffled"]["mean_error"] == pytest.approx(60)
+    assert summaries["clean"]["mean_error"] == pytest.approx(23)
+    assert summaries["noisy, shuffled"]["mean_error"] == pytest.approx(60)
     by_hand = [100 * 23 / error for error in corruption_error.ALEXNET_ERRORS.values()]
-    assert found["clean"]["mce"] == pytest.approx(np.mean(by_hand))
-    content = {"model": "x", "step": 8, "mixes_batch": True, "sets": measured, "corrupted": found}
+    assert summaries["clean"]["mce"] == pytest.approx(np.mean(by_hand))
+    content = {
+        "model": "x",
+        "step": 8,
+        "mixes_batch": True,
+        "sets": measured,
+        "corrupted": summaries,
+    }
     evaluating_sets.print_table(create_main_console(), content)
     printed = " ".join(capsys.readouterr().out.split())
     assert "ImageNet-C, clean: mean error of the 15 corruptions 23.00 %; mCE" in printed
     assert "not the published files" not in printed
     measured[3]["version"] = "3.1.0"
     del measured[-1]
-    partly = evaluating_sets._corrupted(measured, "clean")
-    assert "mce" not in partly
-    assert len(partly["errors"]) == 14
-    evaluating_sets.print_table(create_main_console(), content | {"corrupted": {"clean": partly}})
+    partial = evaluating_sets._corrupted(measured, "clean")
+    assert "mce" not in partial
+    assert len(partial["errors"]) == 14
+    evaluating_sets.print_table(create_main_console(), content | {"corrupted": {"clean": partial}})
     printed = capsys.readouterr().out
     assert "no mean and no mCE" in printed
     assert "not the published files" in printed
 
 
-def test_what_was_measured_is_not_measured_again_and_is_the_report_of_evaluate(
+def test_stored_measurements_are_reused_and_equal_those_of_evaluate(
     table, run, data_dir, monkeypatch, capsys
 ):
     config = config_on(data_dir, **{"evaluation.classes": "of_data_set"})
@@ -172,8 +178,8 @@ def test_what_was_measured_is_not_measured_again_and_is_the_report_of_evaluate(
     again = training.evaluate_sets(config, run, ["imagenet_a"])
     assert again["sets"][0]["rows"] == table["sets"][0]["rows"]
     assert "measured before" in capsys.readouterr().out
-    alone = evaluating_sets.config_for(config, "imagenet_a")
-    rows = training.evaluate(alone, run)
+    single = evaluating_sets.config_for(config, "imagenet_a")
+    rows = training.evaluate(single, run)
     assert "the same measurement as before, with the same numbers" in capsys.readouterr().out
     assert rows == table["sets"][0]["rows"]
     (file,) = (run / "evaluations").glob("*imagenet_a*classes_of_data_set*")
@@ -188,12 +194,12 @@ def test_other_images_with_the_same_labels_are_another_measurement(table, run, d
         )
         for path in (data_dir, tmp_path)
     )
-    opened = training.restore(run, ours, mesh=parallel.data_mesh())
-    elsewhere = evaluating_sets._on(opened, other, run)
-    labels = (each.experiment.test_data.labels for each in (opened, elsewhere))
+    restored = training.restore(run, ours, mesh=parallel.data_mesh())
+    elsewhere = evaluating_sets._on(restored, other, run)
+    labels = (each.experiment.test_data.labels for each in (restored, elsewhere))
     np.testing.assert_array_equal(*labels)
-    arrays = reports.digest_arrays(opened.variables)
-    assert reports.find(run, opened, arrays)["rows"] == table["sets"][0]["rows"]
+    arrays = reports.digest_arrays(restored.variables)
+    assert reports.find(run, restored, arrays)["rows"] == table["sets"][0]["rows"]
     assert reports.find(run, elsewhere, arrays) is None
 
 
@@ -242,7 +248,7 @@ def test_sets_that_are_not_prepared_are_named_before_anything_is_done(run, data_
         (["digits"], "is unknown"),
     ],
 )
-def test_other_sets_are_refused(sets, message):
+def test_invalid_lists_of_sets_are_refused(sets, message):
     with pytest.raises(ValueError, match=message):
         evaluating_sets.expand(sets)
     assert len(evaluating_sets.expand(["imagenet2012_corrupted"])) == 75
@@ -255,16 +261,16 @@ def test_an_audit_says_which_logits_count_and_sorts_by_label(run, data_dir):
     )
     config = config_on(data_dir, **{"evaluation.classes": "of_data_set"})
     config.data.test_split = "test[:90%]"
-    found = studies.audit_runs(config, run, settings=settings)
-    assert found.content["num_classes"] == 200
-    assert any("200 of the model's 1000 logits count" in note for note in found.content["notes"])
-    assert any("by a hash" in note for note in found.content["notes"])
-    (cell,) = found.measured.cells
-    labels, batches = found.measured.labels, cell.class_sorted.batches
+    audit = studies.audit_runs(config, run, settings=settings)
+    assert audit.content["num_classes"] == 200
+    assert any("200 of the model's 1000 logits count" in note for note in audit.content["notes"])
+    assert any("by a hash" in note for note in audit.content["notes"])
+    (cell,) = audit.measured.cells
+    labels, batches = audit.measured.labels, cell.class_sorted.batches
     of_batch = [labels[batches == number] for number in range(180)]
     assert all(one.max() <= other.min() for one, other in itertools.pairwise(of_batch))
     assert len(np.unique(labels)) > 150
-    assert found.rows[0]["n"] == 360
+    assert audit.rows[0]["n"] == 360
 
 
 def test_other_tasks_have_no_logits_to_choose(data_dir):
@@ -275,7 +281,7 @@ def test_other_tasks_have_no_logits_to_choose(data_dir):
         training.build(config)
 
 
-def test_images_of_imagenet_c_are_not_cropped_again_without_a_word(data_dir):
+def test_resizing_or_cropping_imagenet_c_is_mentioned(data_dir):
     config = evaluating_sets.config_for(config_on(data_dir), SNOW)
     (size,) = training.build(config).describe_scoring()
     assert "224 x 224 pixels, but this model gets them resized" in size

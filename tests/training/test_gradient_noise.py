@@ -1,4 +1,4 @@
-"""Noise on gradients: its decay, its key, and that the step gives one."""
+"""Noise on gradients: its decay, its config, and the key that the train step provides."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from tests.training.test_step import create, setup
 PARAMS = {"head": {"kernel": jnp.zeros((300, 100))}, "still": {"kernel": jnp.zeros((300, 100))}}
 
 
-def test_it_decays():
+def test_gradient_noise_decays():
     transform = add_gradient_noise(0.5, 0.55)
     state = transform.init(PARAMS)
     for step in range(3):
@@ -25,7 +25,7 @@ def test_it_decays():
     assert not np.array_equal(updates["head"]["kernel"], updates["still"]["kernel"])
 
 
-def test_a_config_turns_it_on_after_clipping_and_not_for_what_is_frozen():
+def test_gradient_noise_comes_after_clipping_and_spares_frozen_parameters():
     config = training.default_config().optimizer
     config.update({"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 1e-6})
     config.update({"gradient_noise_std": 0.5, "freeze": ("still/.*",)})
@@ -38,11 +38,11 @@ def test_a_config_turns_it_on_after_clipping_and_not_for_what_is_frozen():
     assert not np.array_equal(updates["head"]["kernel"], other["head"]["kernel"])
 
 
-def test_the_step_gives_a_key_of_its_seed(digits):
+def test_the_step_provides_a_key_that_depends_on_the_seed(digits):
     batch = {"image": jnp.asarray(digits.images[:16]), "label": jnp.asarray(digits.labels[:16])}
     noisy = optax.chain(add_gradient_noise(1.0, 0.0), optax.sgd(0.1))
     state, step = setup(create(), noisy)
-    found = [step(state, batch, jax.random.key(seed))[0].params for seed in (0, 0, 1)]
-    kernels = [np.asarray(params["head"]["kernel"]) for params in found]
+    trained = [step(state, batch, jax.random.key(seed))[0].params for seed in (0, 0, 1)]
+    kernels = [np.asarray(params["head"]["kernel"]) for params in trained]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert np.std(kernels[0] - kernels[2]) == pytest.approx(0.1 * np.sqrt(2), rel=0.25)

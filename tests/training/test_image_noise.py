@@ -1,4 +1,4 @@
-"""A config's noise at the image: in pixels, beside latent noise, on any number of devices."""
+"""A config's noise at the image: in pixels, with latent noise, on any number of devices."""
 
 import dataclasses
 
@@ -31,13 +31,15 @@ def first_step(experiment, devices=8):
         return jax.device_get(next(advance(program, state, batches, program.constants(experiment))))
 
 
-def test_the_pixels_are_those_of_the_config(data_dir):
+def test_the_pixel_scale_comes_from_the_config(data_dir):
     built = training.build(config_of(data_dir))
     assert [each.pixels for each in built.injections] == [None, noise.PixelScale((0.3,), (0.5,))]
     assert "at image, pixels from 0 to 1; on" in console.describe_noise(built).splitlines()[1]
-    alone = small_config(data_dir, **{f"noise.{key}": value for key, value in GAUSSIAN.items()})
-    alone.noise.preset = None
-    assert training.build(alone).model.injection.pixels == noise.PixelScale()
+    only_image = small_config(
+        data_dir, **{f"noise.{key}": value for key, value in GAUSSIAN.items()}
+    )
+    only_image.noise.preset = None
+    assert training.build(only_image).model.injection.pixels == noise.PixelScale()
 
 
 def test_one_device_equals_eight(data_dir):
@@ -50,7 +52,7 @@ def test_one_device_equals_eight(data_dir):
     )
 
 
-def test_it_changes_the_step_and_off_it_is_bitwise_not_there(data_dir):
+def test_image_noise_changes_the_step_unless_it_is_off(data_dir):
     config = config_of(data_dir)
     noisy = first_step(training.build(config))[1]
     config.noise.others.pixels.train = False
@@ -61,8 +63,8 @@ def test_it_changes_the_step_and_off_it_is_bitwise_not_there(data_dir):
     assert abs(noisy["loss"] - plain[1]["loss"]) > 1e-4
 
 
-def test_it_acts_in_noisy_evaluations(data_dir):
-    """As noise on the pixels of the test images, drawn by their numbers."""
+def test_image_noise_acts_in_noisy_evaluations(data_dir):
+    """On the pixels of the test images; draws depend on the image's index."""
     changes = {"noise.inference": False, "noise.others.pixels.inference": True}
     experiment = training.build(config_of(data_dir, **changes))
     mesh, task = parallel.data_mesh(), experiment.task

@@ -19,7 +19,7 @@ EARLY = {"name": "gaussian", "std": 0.5, "layer": 1, "inference": True}
 
 
 def config_of_two(data_dir, *, early=EARLY, **changes):
-    """A cyclic shift at the last block, and before it what `early` says; two blocks."""
+    """A model of two blocks: a cyclic shift at the last, and the noise `early`."""
     config = small_config(data_dir, **{"noise.preset": "paper_vit"})
     config.model.depth = 2
     config.noise.others.early = noise_config(**early)
@@ -35,7 +35,7 @@ def logits(model, variables, *, train, key=3):
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_a_config_builds_the_model_that_one_builds_by_hand(data_dir, train):
+def test_a_config_builds_the_same_model_as_code(data_dir, train):
     built = training.build(config_of_two(data_dir))
     model = models.create_model(
         "vit_ti_16",
@@ -59,8 +59,8 @@ def test_a_config_builds_the_model_that_one_builds_by_hand(data_dir, train):
         assert not np.array_equal(other, expected)
 
 
-def test_each_draws_from_a_key_of_its_own(data_dir):
-    """Two Gaussians at one place and of opposite sign would cancel each other otherwise."""
+def test_each_injection_draws_from_its_own_key(data_dir):
+    """Otherwise two Gaussians of opposite sign at one place would cancel each other."""
     config = config_of_two(data_dir)
     config.noise = noise_config(**EARLY)
     config.noise.others.opposite = noise_config(**(EARLY | {"strength": -1.0}))
@@ -122,11 +122,11 @@ def test_errors_name_the_injection(data_dir, changes, message):
         ),
     ],
 )
-def test_checks_of_mixing_hold_for_each(data_dir, changes, message):
+def test_every_injection_that_mixes_is_checked(data_dir, changes, message):
     early = {"preset": "paper_vit", "layer": 1, **changes}
     with pytest.raises(ValueError, match=message):
         training.build(config_of_two(data_dir, early=early))
-    # What acts in training alone is not held to the batches of the evaluation.
+    # Noise that acts only in training need not fit the batches of the evaluation.
     early = {"preset": "paper_vit", "layer": 1, "group_size": 3, "inference": False}
     experiment = training.build(config_of_two(data_dir, early=early))
     with pytest.raises(ValueError, match=r"others\.early\.group_size=3 .* batch of 16 ex"):
@@ -144,8 +144,8 @@ def test_noise_that_acts_nowhere_is_refused(data_dir, section):
         training.check_training(training.build(config_of_two(data_dir, **(off | {field: True}))))
 
 
-def test_noise_that_noisy_evaluation_switches_on_is_trained(data_dir):
-    """Where no injection has inference=True, noisy evaluation applies all."""
+def test_noise_that_only_noisy_evaluation_applies_is_allowed(data_dir):
+    """If no injection has inference=True, noisy evaluation applies all."""
     off = {"noise.train": False, "noise.inference": False}
     training.check_training(training.build(small_config(data_dir, **off)))
     off |= {"noise.others.early.inference": False}
@@ -160,14 +160,14 @@ def test_noise_that_noisy_evaluation_switches_on_is_trained(data_dir):
         ({**noise_config(), "strenght": 1.0}, r"others\.early\.strenght: .*early\.strength'"),
     ],
 )
-def test_what_is_no_noise_section_is_named(data_dir, section, message):
+def test_an_invalid_noise_section_is_named(data_dir, section, message):
     config = small_config(data_dir)
     config.noise.others.early = section
     with pytest.raises(ValueError, match=message):
         training.build(config)
 
 
-def test_noise_config_refuses_what_a_section_has_not():
+def test_noise_config_refuses_unknown_fields_and_wrong_types():
     with pytest.raises(ValueError, match=r"noise\.strenght: unknown.*did you mean 'strength'"):
         noise_config(strenght=0.1)
     with pytest.raises(TypeError, match="'strength'"):
@@ -191,13 +191,13 @@ def test_layers_may_be_numbers(data_dir, layer, text):
     assert config.noise.layer is None
 
 
-def test_a_config_without_others_has_the_fields_that_it_had():
-    """So digests of stored runs and sweeps stay what they were."""
+def test_an_empty_section_of_others_adds_no_field():
+    """So the digests of stored runs and sweeps do not change."""
     others = [name for name, _ in training.flatten(training.default_config()) if "others" in name]
     assert others == []
 
 
-def test_the_header_describes_each(data_dir):
+def test_the_header_describes_each_injection(data_dir):
     assert console.describe_noise(training.build(config_of_two(data_dir))).splitlines() == [
         f"noise: {SHIFT} at block_input, layer 2, all tokens; on in training, on in noisy "
         "evaluation; k = 10 in noisy evaluation; k = 16 in training",
@@ -234,7 +234,7 @@ def test_a_run_reloads_and_is_evaluated_with_both(run, data_dir):
     again = training.evaluate(None, run)
     assert [row["top1"] for row in again] == [row["top1"] for row in evaluated["rows"]]
     assert "noise.others.early: Gaussian" in evaluated["injection"]
-    config.noise.others.early.strength = 40.0  # overridable, as a field of the first one is
+    config.noise.others.early.strength = 40.0  # can be overridden like the first one's fields
     loud = training.evaluate(config, run)
     assert loud[0]["top1"] == again[0]["top1"]
     assert loud[1]["nll"] != again[1]["nll"]
@@ -250,7 +250,7 @@ def test_an_evaluation_leaves_out_what_is_off_at_inference(run):
 
 
 @pytest.mark.slow
-def test_an_audit_takes_both_together(run, data_dir, tmp_path):
+def test_an_audit_applies_both_injections(run, data_dir, tmp_path):
     settings = studies.AuditSettings(orders=20, batch_sizes=(10,), purity_steps=2)
     config = run_config.read_config(run)
     audit = studies.audit_runs(config, run, out=tmp_path, settings=settings)
@@ -287,8 +287,8 @@ def test_a_sweep_over_the_strength_of_either_shares_a_program(data_dir, tmp_path
     strengths = [np.asarray(shared.constants(each.experiment)[1]) for each in program]
     np.testing.assert_array_equal(strengths, np.float32([[0.1, 1], [0.2, 1], [0.3, 0.5]]))
     last = program[2].experiment
-    alone = training.create_program(last, mesh)
-    assert first_loss(shared, last) == pytest.approx(first_loss(alone, last), rel=1e-5)
+    separate = training.create_program(last, mesh)
+    assert first_loss(shared, last) == pytest.approx(first_loss(separate, last), rel=1e-5)
     assert first_loss(shared, last) != first_loss(shared, program[1].experiment)
 
 

@@ -11,7 +11,7 @@ from tests.training.runs import small_config
 
 
 class Clock:
-    """In place of the module ``time``."""
+    """Replaces the module ``time``."""
 
     def __init__(self):
         self.now = 1000.0
@@ -28,16 +28,16 @@ def clock(monkeypatch):
 
 
 def saved_at(clock, seconds, durations, start=0):
-    """The steps after which a checkpoint is due, and the seconds since the last one then."""
+    """The steps after which a checkpoint is due, each with the seconds since the last one."""
     due, saved = SaveClock(seconds, start), clock.now
-    found = []
+    saves = []
     for step, duration in enumerate(durations, start + 1):
         clock.now += duration
         if due.is_due(step):
-            found.append((step, round(clock.now - saved, 6)))
+            saves.append((step, round(clock.now - saved, 6)))
             due.restart(step)
             saved = clock.now
-    return found
+    return saves
 
 
 def test_no_two_checkpoints_are_further_apart_than_asked(clock):
@@ -47,7 +47,7 @@ def test_no_two_checkpoints_are_further_apart_than_asked(clock):
     assert saved_at(clock, 10.0, [20.0] * 3) == [(1, 20.0), (2, 20.0), (3, 20.0)]
 
 
-def test_several_hosts_go_by_the_first_one_and_seldom_ask_it(clock, monkeypatch):
+def test_several_hosts_follow_the_first_one_and_rarely_ask_it(clock, monkeypatch):
     asked = []
 
     def broadcast(mine):
@@ -56,12 +56,12 @@ def test_several_hosts_go_by_the_first_one_and_seldom_ask_it(clock, monkeypatch)
 
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(intervals.multihost_utils, "broadcast_one_to_all", broadcast)
-    found = saved_at(clock, 900.0, [60.0, *[0.1] * 30_000])
-    assert all(seconds <= 900 for _, seconds in found)
-    assert all(seconds > 800 for _, seconds in found)
-    assert len(found) == 3
+    saves = saved_at(clock, 900.0, [60.0, *[0.1] * 30_000])
+    assert all(seconds <= 900 for _, seconds in saves)
+    assert all(seconds > 800 for _, seconds in saves)
+    assert len(saves) == 3
     assert len(asked) < 100  # in 30 000 steps
-    # Another host does as the first one says, whatever its own clock shows.
+    # Another host follows the first one, whatever its own clock shows.
     answers = iter([(0, 1), (0, 4), (1, 1)])
     monkeypatch.setattr(
         intervals.multihost_utils, "broadcast_one_to_all", lambda mine: next(answers)
@@ -78,13 +78,13 @@ def test_several_hosts_go_by_the_first_one_and_seldom_ask_it(clock, monkeypatch)
         ({"checkpoint.every": "1minute"}, 13, 60.0),
     ],
 )
-def test_what_the_config_says(data_dir, changes, save, seconds):
+def test_intervals_are_read_from_the_config(data_dir, changes, save, seconds):
     every = Every.of(training.build(small_config(data_dir, **changes)))
     assert (every.save, every.seconds) == (save, seconds)
-    assert every.saves(12, 12)  # the last one is always saved
+    assert every.saves(12, 12)  # the last step is always saved
 
 
-def test_by_default_at_most_a_quarter_of_an_hour_is_lost():
+def test_by_default_at_most_15_minutes_are_lost():
     section = training.default_config().checkpoint
     assert seconds_of(section.at_most, field="checkpoint.at_most") == 900
 

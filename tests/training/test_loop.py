@@ -36,7 +36,7 @@ def straight(data_dir, tmp_path_factory):
     return config, directory, rows
 
 
-def test_what_a_run_leaves(straight):
+def test_a_finished_run_has_its_files(straight):
     config, directory, rows = straight
     assert sorted(int(p.name) for p in (directory / "checkpoints").iterdir()) == [4, 8, 12]
     assert [line["step"] for line in metric_lines(directory)] == [4, 8, 12]
@@ -75,7 +75,7 @@ def test_rows_do_not_depend_on_when_checkpoints_are_written(straight, data_dir, 
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_going_on_gives_bitwise_the_same(straight, tmp_path, broken):
+def test_resuming_is_bitwise_exact(straight, tmp_path, broken):
     """From step 8; or, with that checkpoint's data damaged, from step 4."""
     config, directory, rows = straight
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
@@ -145,8 +145,8 @@ def test_training_in_another_configs_directory_is_refused(straight, data_dir):
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
 
 
-def test_a_run_that_is_going_on_elsewhere_keeps_its_config(data_dir, tmp_path):
-    run_config.claim(tmp_path, small_config(data_dir))  # and no checkpoint yet
+def test_a_run_that_another_process_trains_keeps_its_config(data_dir, tmp_path):
+    run_config.claim(tmp_path, small_config(data_dir))  # without a checkpoint yet
     before = (tmp_path / "config.json").read_text()
     with runs.lock(tmp_path), pytest.raises(OSError, match="in use: another process is training"):
         training.train(small_config(data_dir, seed=7), tmp_path)
@@ -154,7 +154,7 @@ def test_a_run_that_is_going_on_elsewhere_keeps_its_config(data_dir, tmp_path):
 
 
 def test_no_recompilation_and_no_sync_between_reports(data_dir, tmp_path, monkeypatch):
-    """Three times as many steps compile as much; the host reads device arrays at reports only."""
+    """Three times as many steps compile no more; the host reads device arrays only in reports."""
     compiled, readers = [], []
     fetch = ArrayImpl._value
 
@@ -186,7 +186,7 @@ def test_no_recompilation_and_no_sync_between_reports(data_dir, tmp_path, monkey
         jax.monitoring.unregister_event_duration_listener(record_compile)
     assert few == many
     assert few > 0
-    assert reads  # the report's own
+    assert reads  # those of reports
     assert all(read & {"close", "save"} for read in reads)
 
 
@@ -266,20 +266,20 @@ def test_a_bad_config_fails_by_name_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_mixing_the_views_of_an_image_knows_no_order(data_dir, tmp_path):
+def test_mixing_the_views_of_an_image_does_not_depend_on_the_order(data_dir, tmp_path):
     clean, shuffled, class_sorted = training.train(small_config(data_dir, **VIEWS), tmp_path)
     assert shuffled["nll"] == pytest.approx(class_sorted["nll"], rel=1e-5)
     assert shuffled["nll"] != pytest.approx(clean["nll"], rel=1e-5)
 
 
-def test_a_cut_run_has_its_warmup_cut(data_dir):
+def test_a_shortened_run_has_a_shorter_warmup(data_dir):
     config = small_config(data_dir, **{"steps": 6, "optimizer.warmup": "4 steps"})
     experiment = training.build(config)
     assert experiment.total_steps == 6
     assert float(experiment.schedule(2)) == pytest.approx(config.optimizer.learning_rate)
 
 
-def test_the_rate_moves_once_an_epoch(data_dir):
+def test_the_rate_changes_once_an_epoch(data_dir):
     changes = {"duration": "4 epochs", "optimizer.schedule": "cosine_by_epoch"}
     changes["data.train_split"] = "train[:192]"  # 12 steps
     whole = training.build(small_config(data_dir, **changes))
@@ -292,7 +292,7 @@ def test_the_rate_moves_once_an_epoch(data_dir):
         assert float(cut.schedule(2 * epoch + 1)) == pytest.approx(rate)
 
 
-def test_the_rate_moves_once_an_epoch_of_a_fraction_of_steps(data_dir):
+def test_the_rate_changes_once_an_epoch_of_fractional_steps(data_dir):
     changes = {"duration": "6 epochs", "optimizer.schedule": "cosine_by_epoch", "batch_size": 80}
     config = small_config(data_dir, **changes)  # 2.5 steps in an epoch
     whole = [float(rate) for rate in map(training.build(config).schedule, range(15))]
@@ -319,7 +319,7 @@ def test_the_header_says_k_and_which_constraints_are_broken(data_dir):
 
 
 def test_a_run_can_be_evaluated_on_devices_that_could_not_train_it(straight, data_dir, tmp_path):
-    """A batch of 16 splits over 8 devices; the same run as if it had had batches of 18."""
+    """A batch of 16 splits over 8 devices; the stored config then claims batches of 18."""
     _, directory, rows = straight
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
     stored = json.loads((tmp_path / "config.json").read_text())
@@ -329,7 +329,7 @@ def test_a_run_can_be_evaluated_on_devices_that_could_not_train_it(straight, dat
         training.train(small_config(data_dir, batch_size=18), tmp_path)
 
 
-def test_a_profile_of_some_steps(data_dir, tmp_path):
+def test_a_profile_is_written(data_dir, tmp_path):
     training.train(small_config(data_dir, profile="3:2"), tmp_path)
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
     assert trace.stat().st_size > 1000

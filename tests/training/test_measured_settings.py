@@ -1,4 +1,4 @@
-"""Runs that are resumed with other settings of their evaluation say so."""
+"""Runs that are resumed with other evaluation settings say so."""
 
 import json
 import shutil

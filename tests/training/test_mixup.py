@@ -12,7 +12,7 @@ from pnoise_jax import parallel
 from pnoise_jax.training.mixup import Mixing
 
 BATCH = 8
-# Image i is i in every pixel, so a mixture tells its share.
+# Image i is i in every pixel, so a mixture shows its share.
 IMAGES = jnp.broadcast_to(jnp.arange(BATCH, dtype=jnp.float32)[:, None, None, None], (8, 16, 16, 3))
 TARGETS = jnp.eye(BATCH)
 PARTNER = np.roll(np.arange(BATCH), 2)
@@ -30,7 +30,7 @@ def mix(mixing, seed):
 
 
 def assert_two_are_mixed(images, targets):
-    """Pixels and targets agree on the share of each of the two; returns the own share."""
+    """Pixels and targets agree on both shares; returns that of the image itself."""
     share = np.diag(targets)
     np.testing.assert_allclose(share, share[0], rtol=1e-6)
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
@@ -61,8 +61,8 @@ def test_cutmix_pastes_a_box(seed):
             np.testing.assert_array_equal(np.diff(inside), 1)
 
 
-def test_boxes_have_the_share_and_the_place_that_are_drawn():
-    """Sides of sqrt(1 - share) of the image's, around any pixel alike, cut off at the edges."""
+def test_boxes_have_the_size_and_the_place_that_are_drawn():
+    """Sides are sqrt(1 - share) of the image's, around any pixel, and cut off at the edges."""
     covered = []
     for seed in range(600):
         images, _ = mix(Mixing(cutmix_alpha=1.0), seed)
@@ -77,7 +77,7 @@ def test_boxes_have_the_share_and_the_place_that_are_drawn():
 
 
 def test_the_middle_of_a_box_may_be_any_pixel():
-    """Boxes of half the area, so of 10 of 16 pixels, whose middle has 5 before it and 4 after."""
+    """Boxes of half the area, so 10 of 16 pixels wide, with 5 before the middle and 4 after."""
     keys = jax.random.split(jax.random.key(0), 8000)
     mixing = Mixing(cutmix_alpha=1e6)
     pasted = jax.vmap(lambda key: mixing(key, IMAGES[:3, ..., :1], TARGETS[:3])[0][0] == 1)(keys)
@@ -95,7 +95,7 @@ def test_shares_follow_the_beta_distribution():
     assert np.std(shares) == pytest.approx(np.std(beta), rel=0.1)
 
 
-def test_the_probabilities_decide_how_often():
+def test_the_probabilities_decide_how_often_images_are_mixed():
     mixing = Mixing(alpha=2.0, cutmix_alpha=2.0, probability=0.7, switch_probability=0.3)
     kinds = {"mixup": 0, "cutmix": 0, "unmixed": 0}
     for seed in range(400):
@@ -105,9 +105,9 @@ def test_the_probabilities_decide_how_often():
             images[3].min() > 1 and images[3].max() < 3
         ):  # between image 3 and image 1 in every pixel
             kinds["mixup"] += 1
-        elif images[3].min() < images[3].max():  # some pixels of the one, some of the other
+        elif images[3].min() < images[3].max():  # some pixels from each
             kinds["cutmix"] += 1
-        else:  # or a box without a pixel
+        else:  # or the box is empty
             kinds["unmixed"] += 1
     assert kinds["mixup"] / 400 == pytest.approx(0.7 * 0.7, abs=0.08)
     assert kinds["unmixed"] / 400 == pytest.approx(0.3, abs=0.1)
@@ -123,7 +123,7 @@ def test_nothing_is_mixed_where_it_is_off():
 
 
 @pytest.mark.parametrize("cutmix_alpha", [0.1, 1.0])
-def test_layers_have_no_boxes(cutmix_alpha):
+def test_cutmix_at_a_layer_is_refused(cutmix_alpha):
     with pytest.raises(ValueError, match=f"mixup.cutmix_alpha={cutmix_alpha}: CutMix pastes boxes"):
         Mixing(alpha=0.2, cutmix_alpha=cutmix_alpha, layer=1)
 
@@ -140,9 +140,9 @@ def test_devices_change_nothing_and_only_neighbours_exchange_images(mixing):
     text = compiled.as_text()
     assert "collective-permute" in text
     assert "all-gather" not in text
-    found = compiled(
+    mixed = compiled(
         jax.device_put(jax.random.key(3), everywhere),
         jax.device_put(IMAGES, sharding),
         jax.device_put(TARGETS, sharding),
     )
-    chex.assert_trees_all_close(found, mix(mixing, 3), atol=1e-6)
+    chex.assert_trees_all_close(mixed, mix(mixing, 3), atol=1e-6)

@@ -15,7 +15,7 @@ from tests.training.test_noise_labels import BATCH, FOLLOW, batch, context, inje
 
 
 def test_a_sweep_evaluates_the_twin(data_dir, tmp_path):
-    """The noise is off in training then, and each row is what an evaluation of its run gives."""
+    """Each row equals what an evaluation of its run gives."""
     base = small_config(data_dir, **FOLLOW, duration="20 steps", log_every="20 steps")
     base.evaluation.batch_size, base.optimizer.learning_rate = 16, 0.03
     base.optimizer.warmup = "2 steps"
@@ -35,8 +35,8 @@ def test_a_sweep_evaluates_the_twin(data_dir, tmp_path):
     assert len({rows[0][f"{name}_nll"] for name in ("clean", "shuffled", "class_sorted")}) == 3
 
 
-def mixed_by_hand(config, key, number):
-    """I + Q of a micro-batch of a step: of the noise's shift, or of mixup with a drawn share."""
+def matrix_by_hand(config, key, number):
+    """I + Q of a micro-batch, from the noise's shift or from mixup with a drawn share."""
     if config.mixup.labels_follow_noise:
         size = config.noise.group_size or 8
         return matrix(noise.CyclicShift(0.3), size, 8 // size)
@@ -51,8 +51,8 @@ def mixed_by_hand(config, key, number):
     "changes",
     [FOLLOW, FOLLOW | {"noise.group_size": 4}, {"mixup.layer": 1, "mixup.alpha": 0.5}],
 )
-def test_the_loss_of_micro_batches_is_that_of_each_by_its_own_matrix(changes, data_dir):
-    """Mixed by hand: at the first layer the patch embedding is affine, so images are mixed."""
+def test_each_micro_batch_is_mixed_by_its_own_matrix(changes, data_dir):
+    """By hand the images are mixed: before the first layer, the patch embedding is affine."""
     config = small_config(data_dir, **{"noise.preset": None} | changes, accumulate=2)
     config.evaluation.batch_size = 8
     experiment = training.build(config)
@@ -66,10 +66,10 @@ def test_the_loss_of_micro_batches_is_that_of_each_by_its_own_matrix(changes, da
         logits = plain.apply(params, {}, jnp.tensordot(of_images, images, 1), context())[0]
         return float(-(of_targets @ targets * jax.nn.log_softmax(logits)).sum(1).mean())
 
-    own = [mixed_by_hand(config, key, number) for number in range(2)]
+    matrices = [matrix_by_hand(config, key, number) for number in range(2)]
     parts = (slice(0, 8), slice(8, 16))
     by_hand = np.mean(
-        [loss(images[part], targets[part], m, m) for part, m in zip(parts, own, strict=True)]
+        [loss(images[part], targets[part], m, m) for part, m in zip(parts, matrices, strict=True)]
     )
     micro_batches = {name: x.reshape(2, 8, *x.shape[1:]) for name, x in batch().items()}
     step = training.make_train_step(task, optax.sgd(0.1), accumulate=2)
@@ -78,7 +78,7 @@ def test_the_loss_of_micro_batches_is_that_of_each_by_its_own_matrix(changes, da
     ).replace(params=params)
     _, metrics = step(state, micro_batches, key)
     np.testing.assert_allclose(metrics["loss"], by_hand, rtol=1e-5)
-    within = scipy.linalg.block_diag(*own)
-    across = matrix(noise.CyclicShift(0.3), BATCH, 1)  # labels of mates in the whole batch
+    within = scipy.linalg.block_diag(*matrices)
+    across = matrix(noise.CyclicShift(0.3), BATCH, 1)  # labels mixed over the whole batch
     assert loss(images, targets, within, within) == pytest.approx(by_hand, rel=1e-5)
     assert abs(loss(images, targets, within, across) - by_hand) > 1e-3

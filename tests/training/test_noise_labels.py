@@ -35,8 +35,8 @@ QUALITIES = {
 
 def matrix(quality, size, groups, strength=None):
     """I + Q of a batch in which each group is mixed by itself."""
-    own = np.eye(size) + np.asarray(quality.matrix(size, strength=strength))
-    return np.kron(np.eye(groups), own)
+    of_group = np.eye(size) + np.asarray(quality.matrix(size, strength=strength))
+    return np.kron(np.eye(groups), of_group)
 
 
 def injected(*injections, **options):
@@ -57,7 +57,7 @@ def batch():
 @pytest.mark.parametrize("implementation", ["structured", "matmul"])
 @pytest.mark.parametrize("name", QUALITIES)
 def test_targets_are_mixed_by_the_matrix_that_mixes_the_examples(name, implementation, group_size):
-    """The latent of a one-hot example, as the model's tap returns it, is the row of its weights."""
+    """The noise turns a one-hot example into the row of its weights."""
     quality = QUALITIES[name]
     kind = noise.LinearTransform(quality, implementation, group_size=group_size)
     examples = jnp.eye(BATCH, dtype=jnp.float32)
@@ -103,7 +103,7 @@ def test_rows_that_do_not_sum_to_one_are_normalised():
 
 
 @pytest.mark.parametrize("layer", ["last", "random"])
-def test_the_loss_takes_a_traced_strength_for_both(layer):
+def test_targets_use_a_traced_strength(layer):
     kind = noise.LinearTransform(noise.CyclicShift(1.0))
     model = injected(noise.Injection(kind, layer=layer))
     task = training.Classification(model=model, labels_follow_noise=True, label_smoothing=0.1)
@@ -118,7 +118,7 @@ def test_the_loss_takes_a_traced_strength_for_both(layer):
 
 
 def test_targets_follow_schedules():
-    """Of two injections the second has one: in half of the steps it is at half of its strength."""
+    """Only the second of two injections has a schedule, here at half of its strength."""
     cyclic = [noise.LinearTransform(noise.CyclicShift(0.2, shift=n)) for n in (1, 2)]
     task = training.Classification(
         model=injected(*[noise.Injection(each, layer=1, train=True) for each in cyclic]),
@@ -165,7 +165,7 @@ def test_mixup_at_the_first_layer_is_mixup_of_the_images():
     assert np.abs(at_layer - unmixed).max() > 1e-3
 
 
-def test_mixup_at_a_layer_is_its_formula():
+def test_mixup_at_a_layer_follows_its_formula():
     logits, targets, variables = logits_and_targets(Mixing(alpha=0.8, layer=2))
     plain = training.Classification(model=injected())
     images, labels = plain.inputs(batch(), context())
@@ -181,9 +181,9 @@ def test_mixup_at_a_layer_is_its_formula():
 @pytest.mark.parametrize("layers", [(1, 2), (2, 1), (2, 2)], ids=str)
 @pytest.mark.parametrize("name", ["reverse", "in groups"])
 def test_noise_and_mixup_mix_targets_in_the_order_of_their_layers(name, layers):
-    """Their matrices do not commute: each example's own labels show by what it was mixed."""
-    own = noise.Reverse(0.4) if name == "reverse" else noise.CyclicShift(0.4)
-    kind = noise.LinearTransform(own, group_size=4 if name == "in groups" else None)
+    """Their matrices do not commute, so the targets show the order."""
+    quality = noise.Reverse(0.4) if name == "reverse" else noise.CyclicShift(0.4)
+    kind = noise.LinearTransform(quality, group_size=4 if name == "in groups" else None)
     at, mixed_at = layers
     task = training.Classification(
         model=injected(noise.Injection(kind, layer=at)),
@@ -194,20 +194,20 @@ def test_noise_and_mixup_mix_targets_in_the_order_of_their_layers(name, layers):
     share = task.mixing.draw_share(context().keys["mixup"])
     mixed = np.asarray(share * np.eye(BATCH) + (1 - share) * np.roll(np.eye(BATCH), 2, axis=0))
     groups = 4 if name == "in groups" else 1
-    noisy = matrix(own, BATCH // groups, groups)
-    product = noisy @ mixed if mixed_at < at else mixed @ noisy  # the first acts first
+    noisy = matrix(quality, BATCH // groups, groups)
+    product = noisy @ mixed if mixed_at < at else mixed @ noisy  # the rightmost acts first
     labels = np.eye(10)[np.asarray(batch()["label"])]
     np.testing.assert_allclose(targets, product @ labels, atol=1e-6)
     assert not np.allclose(noisy @ mixed @ labels, mixed @ noisy @ labels, atol=1e-3)
 
 
-def test_mixup_at_a_layer_leaves_the_noise_its_own_strength():
+def test_mixup_at_a_layer_does_not_change_the_strength_of_noise():
     kind = noise.Injection(noise.LinearTransform(noise.CyclicShift(0.3)), layer=1)
-    own, _, _ = logits_and_targets(Mixing(alpha=0.8, layer=2), kind)
-    given, _, _ = logits_and_targets(Mixing(alpha=0.8, layer=2), kind, strength=jnp.float32(0.3))
+    default, _, _ = logits_and_targets(Mixing(alpha=0.8, layer=2), kind)
+    same, _, _ = logits_and_targets(Mixing(alpha=0.8, layer=2), kind, strength=jnp.float32(0.3))
     other, _, _ = logits_and_targets(Mixing(alpha=0.8, layer=2), kind, strength=jnp.float32(0.1))
-    np.testing.assert_allclose(own, given, atol=1e-5)
-    assert np.abs(own - other).max() > 1e-3
+    np.testing.assert_allclose(default, same, atol=1e-5)
+    assert np.abs(default - other).max() > 1e-3
 
 
 def test_a_batch_that_is_not_drawn_is_not_mixed():
@@ -254,7 +254,7 @@ def test_a_batch_that_is_not_drawn_is_not_mixed():
         ),
     ],
 )
-def test_labels_that_cannot_follow_are_refused(changes, message, data_dir):
+def test_noise_that_labels_cannot_follow_is_refused(changes, message, data_dir):
     with pytest.raises(ValueError, match=r"mixup\.labels_follow_noise=True") as error:
         training.build(small_config(data_dir, **FOLLOW | changes)).task.check()
     assert message in str(error.value)
@@ -278,7 +278,7 @@ class Away(noise.QualityMatrix):
 
 
 @pytest.mark.parametrize(("size", "message"), [(4, "negative weights"), (None, "set .*group_size")])
-def test_negative_weights_of_a_matrix_of_ones_own_are_refused(size, message):
+def test_negative_weights_of_a_custom_matrix_are_refused(size, message):
     kind = noise.LinearTransform(Away(), group_size=size)
     task = training.Classification(
         model=injected(noise.Injection(kind, layer=1)), labels_follow_noise=True
@@ -294,7 +294,7 @@ def test_negative_weights_of_a_dense_matrix_are_refused():
     )
     with pytest.raises(ValueError, match="negative weights"):
         task.check()
-    with pytest.raises(ValueError, match="negative weights"):  # for those who do not check
+    with pytest.raises(ValueError, match="negative weights"):  # also without check()
         jax.eval_shape(lambda: task.inputs(batch(), context()))
 
 

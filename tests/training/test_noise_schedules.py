@@ -24,8 +24,8 @@ def scheduled_config(data_dir, schedule=RISE, **changes):
     return small_config(data_dir, **{"noise.schedule": schedule, "noise.train": True} | changes)
 
 
-def steps_of(config, numbers, **options):
-    """The losses of single steps from the initial state, taken as if they had these numbers."""
+def losses_at(config, numbers, **options):
+    """The losses of single steps from the initial state, with these step numbers."""
     experiment = training.build(config)
     program = create_program(experiment, parallel.data_mesh(), **options)
     with experiment.task.open_batches() as batches:
@@ -36,21 +36,21 @@ def steps_of(config, numbers, **options):
         state = program.create(jax.random.key(0))
         state = state.replace(step=jax.device_put(jnp.int32(number), state.step.sharding))
         losses.append(float(program.step(state, batch, *constants)[1]["loss"]))
-    assert program.step._cache_size() == 1  # the factor does not compile anew
+    assert program.step._cache_size() == 1  # another factor does not recompile
     return losses
 
 
 @pytest.mark.parametrize("any_strength", [False, True])
-def test_a_step_has_the_strength_of_its_number(data_dir, any_strength):
+def test_the_strength_of_a_step_follows_the_schedule(data_dir, any_strength):
     config = scheduled_config(
         data_dir, **{"noise.name": "gaussian", "noise.strength": 3.0, "model.depth": 1}
     )
-    got = steps_of(config, (2, 4), any_strength=any_strength)
+    got = losses_at(config, (2, 4), any_strength=any_strength)
     config.noise.schedule = None
     expected = []
     for number, factor in ((2, 0), (4, 0.5)):
         config.noise.strength = 3.0 * factor
-        expected += steps_of(config, (number,))
+        expected += losses_at(config, (number,))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     assert abs(got[1] - got[0]) > 1e-3
 
@@ -61,7 +61,7 @@ def test_without_a_schedule_nothing_is_added(data_dir):
     assert make_scheduled(experiment.injections, (None,)) is None
 
 
-def test_every_injection_has_its_own():
+def test_every_injection_has_its_own_schedule():
     gaussian = noise.Injection(noise.Gaussian(strength=2.0))
     optimal = noise.Injection(noise.LinearTransform(noise.Optimal(0.5)))
     half = lambda step: jnp.float32(0.5)  # noqa: E731
@@ -71,9 +71,9 @@ def test_every_injection_has_its_own():
     several_runs = jnp.array([[3.0, 4.0], [1.0, 0.0]])
     got = jax.vmap(both, in_axes=(0, 0))(jnp.zeros(2), several_runs)
     np.testing.assert_allclose(got, [[3, 2], [1, 0]])
-    one = make_scheduled((optimal,), (half,))
-    assert float(one(0, None)) == 0.25
-    assert float(one(0, jnp.float32(4))) == 2
+    single = make_scheduled((optimal,), (half,))
+    assert float(single(0, None)) == 0.25
+    assert float(single(0, jnp.float32(4))) == 2
 
 
 @pytest.mark.long
@@ -89,9 +89,9 @@ def test_every_injection_has_its_own():
 )
 def test_every_noise_with_factor_0_is_no_noise(data_dir, section):
     config = small_config(data_dir)
-    off = steps_of(config, (0,))
+    off = losses_at(config, (0,))
     config.noise = noise_config(train=True, schedule="linear 0 to 1 over 9 steps", **section)
-    np.testing.assert_allclose(steps_of(config, (0,)), off, rtol=1e-5)
+    np.testing.assert_allclose(losses_at(config, (0,)), off, rtol=1e-5)
 
 
 def test_evaluations_have_the_full_strength(data_dir, tmp_path):
@@ -117,10 +117,10 @@ def test_a_resumed_run_is_bitwise_the_same(data_dir, tmp_path, monkeypatch):
 
 
 def fail_after(count, open_batches):
-    """Batches of which the one after ``count`` fails."""
+    """An ``open_batches`` that fails after ``count`` batches."""
 
     @contextlib.contextmanager
-    def opened(task, start=0):
+    def open_failing(task, start=0):
         def failing(batches):
             yield from itertools.islice(batches, count)
             raise InterruptedError
@@ -128,10 +128,10 @@ def fail_after(count, open_batches):
         with open_batches(task, start) as batches:
             yield failing(batches)
 
-    return opened
+    return open_failing
 
 
-def test_a_run_says_its_schedules(data_dir):
+def test_the_header_describes_schedules(data_dir):
     config = scheduled_config(data_dir)
     config.noise.others.late = noise_config(name="gaussian")
     config.optimizer.gradient_noise_std = 0.1

@@ -37,7 +37,7 @@ def test_warmup_then_cosine_to_zero():
     np.testing.assert_allclose([constant(5), constant(99)], [0.05, 0.1], rtol=1e-6)
 
 
-def test_an_inverse_schedule_does_not_know_the_length_of_the_run():
+def test_an_inverse_schedule_does_not_depend_on_the_length_of_the_run():
     """SSRT's: lr0 * (1 + 0.001 i)^-0.75."""
     steps = np.array([0, 1, 500, 20_000])
     rates = [schedule(warmup=0, schedule="inverse")(step) for step in steps]
@@ -139,7 +139,7 @@ ONE_BLOCK = {
 
 
 @pytest.mark.parametrize("name", ONE_BLOCK)
-def test_of_each_family_only_layers_decay_and_the_embedding_is_layer_0(name):
+def test_in_each_family_only_weights_decay_and_only_the_end_has_the_full_rate(name):
     model = models.create_model(name, num_classes=2, **ONE_BLOCK[name])
     images = jnp.zeros((1, *(model.image_shape or (224, 224)), 3))
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
@@ -149,9 +149,9 @@ def test_of_each_family_only_layers_decay_and_the_embedding_is_layer_0(name):
         assert is_decayed == is_weight, path
     layers = [model.layer_name(layer) for layer in range(1, model.num_layers + 1)]
     factors = optimizer.learning_rate_multipliers(params, section(layer_decay=0.5), layers)
-    after = {"norm", "fc_norm", "attn_pool", "pre_head", "head", "head_dist"}
-    whole = {path[0].key for path, factor in jax.tree.leaves_with_path(factors) if factor == 1}
-    assert whole <= after
+    end = {"norm", "fc_norm", "attn_pool", "pre_head", "head", "head_dist"}
+    full_rate = {path[0].key for path, factor in jax.tree.leaves_with_path(factors) if factor == 1}
+    assert full_rate <= end
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
@@ -176,7 +176,7 @@ def test_weight_decay_on_all_shrinks_everything(name):
         np.testing.assert_allclose(update, -0.05, rtol=1e-5)
 
 
-def test_clipping_is_by_the_norm_over_all_parameters():
+def test_clipping_uses_the_norm_over_all_parameters():
     config = section(name="sgd", weight_decay=0.0, momentum=0.0, clip_norm=1.0)
     transform = optimizer.create_optimizer(config, optax.constant_schedule(1.0))
     gradients = jax.tree.map(lambda x: 100.0 * x, PARAMS)
@@ -209,7 +209,7 @@ def test_learning_rates_fall_by_layer():
     }
 
 
-def test_the_first_rate_that_fits_multiplies_that_of_the_layer():
+def test_the_first_matching_rate_multiplies_the_rate_of_the_layer():
     config = section(layer_decay=0.5, rates=("block_1/.*/bias=20", ".*/bias=2", "head/.*=10"))
     params = VIT | {"task": {"out": {"kernel": jnp.ones((4, 1)), "bias": jnp.ones(1)}}}
     assert optimizer.learning_rate_multipliers(params, config, LAYERS) == {
@@ -224,7 +224,7 @@ def test_the_first_rate_that_fits_multiplies_that_of_the_layer():
 
 
 def test_rates_alone_scale_the_update():
-    """Published groups: everything at a tenth, the head as it is."""
+    """As published: everything but the head at a tenth of the rate."""
     config = section(name="sgd", weight_decay=0.0, momentum=0.0, rates=("head/.*=1", ".*=0.1"))
     transform = optimizer.create_optimizer(config, optax.constant_schedule(1.0))
     updates, _ = transform.update(VIT, transform.init(VIT), VIT)
@@ -233,7 +233,7 @@ def test_rates_alone_scale_the_update():
     np.testing.assert_allclose(updates["block_1"]["attn"]["qkv"]["bias"], -0.1, rtol=1e-6)
 
 
-def test_a_rate_that_fits_nothing_lists_paths():
+def test_a_rate_that_matches_nothing_lists_paths():
     with pytest.raises(
         ValueError,
         match=r"optimizer.rates: 'head/bias' matches none .* which include .*head/kernel",
@@ -242,19 +242,26 @@ def test_a_rate_that_fits_nothing_lists_paths():
     optimizer.require_rates(VIT, ("head/.*=2", "head/kernel=3"))
 
 
-def test_what_is_no_layer_is_before_the_first_or_behind_the_last():
-    """Swin's merging counts to the block behind it; DeiT's second head, BEiT's norm to the head."""
-    behind = ("head_dist", "fc_norm", "pre_head")
+def test_modules_outside_layers_get_the_rate_of_a_neighbour():
+    """Swin's merging belongs to the next block; DeiT's second head and BEiT's norm to the head."""
+    after_layers = ("head_dist", "fc_norm", "pre_head")
     params = {
         name: {"kernel": jnp.ones((2, 2))}
-        for name in ("patch_norm", "bn1", "stage1_block1", "merge_2", "stage2_block1", *behind)
+        for name in (
+            "patch_norm",
+            "bn1",
+            "stage1_block1",
+            "merge_2",
+            "stage2_block1",
+            *after_layers,
+        )
     }
     params["dist_token"] = jnp.ones((1, 1, 2))
     layers = ("stage1_block1", "stage2_block1")
     config = section(layer_decay=0.5, head_learning_rate_multiplier=4.0)
-    found = optimizer.learning_rate_multipliers(params, config, layers)
-    assert found.pop("dist_token") == 0.125
-    assert {name: module["kernel"] for name, module in found.items()} == {
+    multipliers = optimizer.learning_rate_multipliers(params, config, layers)
+    assert multipliers.pop("dist_token") == 0.125
+    assert {name: module["kernel"] for name, module in multipliers.items()} == {
         "patch_norm": 0.125,
         "bn1": 0.125,
         "stage1_block1": 0.25,
@@ -267,11 +274,11 @@ def test_what_is_no_layer_is_before_the_first_or_behind_the_last():
     assert optimizer.decayed(params)["dist_token"] is False
 
 
-def test_patterns_are_matched_one_by_one():
+def test_flags_of_a_pattern_do_not_break_others():
     assert optimizer.frozen(VIT, ("(?i)NORM/.*", "head/.*"))["norm"] == {"scale": True}
 
 
-def test_the_layers_are_those_of_the_model(data_dir):
+def test_layer_decay_uses_the_layers_of_the_model(data_dir):
     config = small_config(data_dir, **{"optimizer.layer_decay": 0.5, "steps": 1})
     config.model = training.model_config("resnet18", stage_sizes=(1, 1), width=4, stem="small")
     config.optimizer.update(name="sgd", weight_decay=0.0, momentum=0.0, learning_rate=1.0)
@@ -279,7 +286,9 @@ def test_the_layers_are_those_of_the_model(data_dir):
     ones = jax.tree.map(lambda x: jnp.ones(x.shape), experiment.variables["params"])
     transform = experiment.optimizer
     updates, _ = transform.update(ones, transform.init(ones), ones)
-    rates = {name: -float(jax.tree.leaves(of)[0].ravel()[0]) for name, of in updates.items()}
+    rates = {
+        name: -float(jax.tree.leaves(update)[0].ravel()[0]) for name, update in updates.items()
+    }
     assert rates == {
         "conv1": 0.125,
         "bn1": 0.125,
@@ -290,8 +299,8 @@ def test_the_layers_are_those_of_the_model(data_dir):
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_a_multiplier_is_a_learning_rate(name):
-    """Two steps of the block are those of an optimiser with a quarter of the rate."""
+def test_a_multiplier_acts_like_a_learning_rate(name):
+    """Two steps of the block equal those of an optimiser with a quarter of the rate."""
     both = [
         optimizer.create_optimizer(
             section(name=name, layer_decay=decay), optax.constant_schedule(rate), layers=LAYERS
@@ -312,13 +321,13 @@ def test_a_multiplier_is_a_learning_rate(name):
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_what_is_frozen_is_neither_moved_nor_remembered(name):
+def test_frozen_parameters_neither_move_nor_have_a_state(name):
     config = section(name=name, clip_norm=1.0, freeze=("cls_token", "block_1/.*"), layer_decay=0.5)
     transform = optimizer.create_optimizer(config, optax.constant_schedule(0.1), layers=LAYERS)
     state = transform.init(VIT)
-    remembered = sum(x.size for x in jax.tree.leaves(state) if x.ndim)
+    state_size = sum(x.size for x in jax.tree.leaves(state) if x.ndim)
     trained = 16 + 4 + 4 + 8  # patch_embed, norm1, norm, head
-    assert remembered == trained * (2 if name == "adamw" else 1)
+    assert state_size == trained * (2 if name == "adamw" else 1)
     updates, _ = transform.update(VIT, state, VIT)
     moved = jax.tree.map(lambda x: bool((x != 0).any()), updates)
     assert moved == {
@@ -331,7 +340,7 @@ def test_what_is_frozen_is_neither_moved_nor_remembered(name):
     }
 
 
-def test_clipping_is_by_the_norm_of_what_is_trained():
+def test_clipping_ignores_frozen_parameters():
     config = section(name="sgd", weight_decay=0.0, momentum=0.0, clip_norm=1.0)
     config.freeze = ("(?!head).*",)
     transform = optimizer.create_optimizer(config, optax.constant_schedule(1.0))
@@ -339,7 +348,7 @@ def test_clipping_is_by_the_norm_of_what_is_trained():
     assert float(optax.tree.norm(updates)) == pytest.approx(1.0, rel=1e-6)
 
 
-def test_a_pattern_must_fit_a_whole_path():
+def test_a_pattern_must_match_a_whole_path():
     assert optimizer.frozen(VIT, ("norm/scale", ".*/qkv/.*"))["block_2"] == {
         "norm1": {"scale": False}
     }
@@ -352,8 +361,8 @@ def test_a_pattern_must_fit_a_whole_path():
     optimizer.require_frozen(VIT, ())
 
 
-def test_without_fine_tuning_the_state_is_optaxs_own():
-    """So that checkpoints of earlier versions go on."""
+def test_without_fine_tuning_the_state_is_that_of_optax():
+    """So that checkpoints of older versions resume."""
     transform = optimizer.create_optimizer(section(), optax.constant_schedule(0.1))
     plain = optax.chain(optax.adamw(optax.constant_schedule(0.1), mask=optimizer.decayed))
     assert jax.tree.structure(transform.init(VIT)) == jax.tree.structure(plain.init(VIT))

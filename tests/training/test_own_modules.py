@@ -1,4 +1,4 @@
-"""A run of one's own model and noise is found again, or says where its modules were."""
+"""A run with a custom model and noise is reloaded, or the error says where its modules were."""
 
 import importlib
 import json
@@ -74,7 +74,7 @@ def forget():
 
 @pytest.fixture
 def home(tmp_path):
-    """The directory with a package of one's own."""
+    """A directory with a custom package."""
     file = tmp_path / "home" / "things" / "mine.py"
     file.parent.mkdir(parents=True)
     file.write_text(MODULE)
@@ -84,7 +84,7 @@ def home(tmp_path):
 
 @pytest.fixture(params=[REGISTERED, BY_MODULE], ids=["registered", "by module"])
 def run(home, tmp_path, request, data_dir):
-    """A work directory that was begun with them, by a program that has ended."""
+    """A work directory that uses them, from a program that has ended."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(home)
         importlib.import_module("things.mine")
@@ -97,7 +97,7 @@ def run(home, tmp_path, request, data_dir):
     return path
 
 
-def test_they_are_imported_where_they_can_be(run, home, monkeypatch):
+def test_custom_modules_are_imported_if_they_can_be(run, home, monkeypatch):
     monkeypatch.syspath_prepend(home)
     config = run_config.read_config(run)
     assert type(models.create_model(config.model.name)).__name__ == "Own"
@@ -106,7 +106,7 @@ def test_they_are_imported_where_they_can_be(run, home, monkeypatch):
     assert len(data.load(config.data.name, split="test[:30]")) == 30
 
 
-def test_where_they_were_is_said(run, home):
+def test_errors_say_where_custom_modules_were(run, home):
     with pytest.raises(
         ValueError, match=rf"module 'things.mine', which cannot .* was in {home}: p"
     ):
@@ -114,7 +114,7 @@ def test_where_they_were_is_said(run, home):
     stored = json.loads((run / "config.json").read_text())
     stored["model"] = dict(model_config("vit_ti_16"))
     (run / "config.json").write_text(json.dumps(stored))
-    config = run_config.read_config(run)  # the noise may be replaced, so it is asked for later
+    config = run_config.read_config(run)  # the noise may be replaced, so it is needed later
     with pytest.raises(ValueError, match=rf"noise\.name=.*'things.mine', which .* was in {home}"):
         noise.injections_from_config(config.noise)
     config.noise.name = "none"
@@ -124,20 +124,20 @@ def test_where_they_were_is_said(run, home):
         data.load(config.data.name, split="test")
 
 
-def test_a_module_that_no_longer_has_them(run, home, monkeypatch):
+def test_a_module_that_no_longer_defines_them_is_named(run, home, monkeypatch):
     (home / "things" / "mine.py").write_text("")
     monkeypatch.syspath_prepend(home)
     with pytest.raises(ValueError, match=r"no longer registered by|has no attribute 'Own'"):
         run_config.read_config(run)
 
 
-def test_what_is_built_in_is_not_noted(tmp_path, data_dir):
+def test_built_in_modules_are_not_stored(tmp_path, data_dir):
     path = run_config.claim(tmp_path / "run", small_config(data_dir))
     assert not (path / "modules.json").exists()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model": 3}', '{"model": {"name": "x"}}'])
-def test_a_broken_note_does_no_harm(tmp_path, content):
+def test_a_damaged_modules_json_is_ignored(tmp_path, content):
     (tmp_path / "modules.json").write_text(content)
     own_modules.remember(tmp_path)
     assert "x" not in models.registry.MODELS._origins
@@ -150,7 +150,7 @@ def test_a_broken_note_does_no_harm(tmp_path, content):
         ("__main__", r"program /x/c\.py, which has not been read: register it first"),
     ],
 )
-def test_what_nobody_can_import(module, message):
+def test_errors_say_how_to_define_what_cannot_be_imported(module, message):
     models.registry.MODELS.remember("own_vit", Origin(module, "/x/c.py"))
     try:
         with pytest.raises(ValueError, match=message):
@@ -160,7 +160,7 @@ def test_what_nobody_can_import(module, message):
 
 
 def test_a_config_file_that_defines_them_can_be_swept(tmp_path, data_dir):
-    """It is run once, or its classes would be registered twice."""
+    """It is executed once, or its classes would be registered twice."""
     file = tmp_path / "mine.py"
     file.write_text(CONFIG.format(classes=MODULE))
     code, _, errors = command.run(

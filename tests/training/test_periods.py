@@ -1,4 +1,4 @@
-"""The periods of a run: when its task prepares batches, and what is opened and closed between."""
+"""The periods of a run: when its task prepares batches, and when they are opened and closed."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ class State:
 
 
 class Prepared:
-    """A task's batches: numbers of steps without end, from where they were opened."""
+    """A task whose batches are step numbers, from the one where they were opened."""
 
     def __init__(self, preparations):
         self.preparations, self.calls = preparations, []
@@ -35,7 +35,7 @@ class Prepared:
 
 
 def run(monkeypatch, task, start, total, stop=None):
-    """The batches that a run sees."""
+    """The batches that a run gets."""
 
     def advance(program, state, batches, constants, *, start):
         for step, batch in enumerate(batches, start):
@@ -52,7 +52,7 @@ def run(monkeypatch, task, start, total, stop=None):
     return [batch for _, batch in seen]
 
 
-def test_batches_are_prepared_by_the_state_of_their_step(monkeypatch):
+def test_batches_are_prepared_with_the_state_at_that_step(monkeypatch):
     task = Prepared(range(3, 9, 4))
     assert run(monkeypatch, task, 0, 9) == list(range(9))
     assert task.calls == [
@@ -70,7 +70,7 @@ def test_batches_are_prepared_by_the_state_of_their_step(monkeypatch):
 @pytest.mark.parametrize(
     ("start", "prepared"), [(0, [3, 7]), (3, [3, 7]), (4, [7]), (7, [7]), (8, []), (9, [])]
 )
-def test_a_run_that_goes_on_prepares_what_is_still_to_come(monkeypatch, start, prepared):
+def test_a_resumed_run_prepares_only_what_is_still_to_come(monkeypatch, start, prepared):
     task = Prepared((3, 7))
     assert run(monkeypatch, task, start, 9) == list(range(start, 9))
     assert [call[1] for call in task.calls if call[0] == "prepare"] == prepared

@@ -15,7 +15,7 @@ from tests.training.runs import small_config
 
 @pytest.fixture(scope="module")
 def trained(data_dir, tmp_path_factory):
-    """A run of one step, its rows, and its report."""
+    """A run of one step: its config, directory and rows."""
     directory = tmp_path_factory.mktemp("trained")
     config = small_config(data_dir, **{"duration": "1 steps", "data.test_split": "test[:100]"})
     rows = training.train(config, directory)
@@ -24,7 +24,7 @@ def trained(data_dir, tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of it, and its config."""
+    """A copy of `trained`, and its config."""
     config, directory, _ = trained
     shutil.copytree(directory, tmp_path / "run")
     return tmp_path / "run", config.copy_and_resolve_references()
@@ -47,7 +47,7 @@ CHANGES = [
 ]
 
 
-def test_every_measurement_has_a_file_of_its_own(run, capsys):
+def test_every_measurement_has_its_own_file(run, capsys):
     directory, config = run
     before = files(directory)
     written = set()
@@ -84,7 +84,7 @@ def test_the_same_measurement_goes_to_the_same_file_and_says_so(run, capsys):
     assert "on another with jax" in output
 
 
-def test_the_runs_own_report_measured_again_is_its_own(run, capsys):
+def test_evaluating_a_run_again_does_not_change_its_report(run, capsys):
     directory, _ = run
     before = (directory / "evaluation.json").read_bytes()
     training.evaluate(None, directory)
@@ -93,7 +93,7 @@ def test_the_runs_own_report_measured_again_is_its_own(run, capsys):
     assert "the same measurement as before, with the same numbers" in capsys.readouterr().out
 
 
-def test_going_on_with_other_settings_keeps_the_first_report(run):
+def test_resuming_with_other_settings_keeps_the_first_report(run):
     directory, config = run
     before = (directory / "evaluation.json").read_bytes()
     config.evaluation.batch_size = 20
@@ -102,8 +102,8 @@ def test_going_on_with_other_settings_keeps_the_first_report(run):
     assert len([*(directory / "evaluations").iterdir()]) == 1
 
 
-def test_the_end_of_a_training_moves_another_measurement_away(run, capsys):
-    """Such as that of weights which were evaluated there before, or of an earlier program."""
+def test_training_moves_the_report_of_another_measurement(run, capsys):
+    """Such as of weights that were evaluated there before, or of an earlier version."""
     directory, config = run
     for content in ("{}", '{"measurement": "../../x", "rows": []}', "no JSON"):
         (directory / "evaluation.json").write_text(content)
@@ -117,7 +117,7 @@ def test_the_end_of_a_training_moves_another_measurement_away(run, capsys):
 
 @pytest.fixture(scope="module")
 def in_two_parts(data_dir, tmp_path_factory):
-    """A run of two steps, with a checkpoint of each; its training set is not the one evaluated."""
+    """A run of two steps with a checkpoint of each, evaluated on another split."""
     directory = tmp_path_factory.mktemp("in_two_parts")
     changes = {"duration": "0.16 epochs", "data.test_split": "test[:100]"}
     config = small_config(data_dir, **changes, **{"checkpoint.every": "1 steps"})
@@ -127,7 +127,7 @@ def in_two_parts(data_dir, tmp_path_factory):
 
 @pytest.fixture
 def unfinished(in_two_parts, tmp_path):
-    """A copy of it as it was after its first step."""
+    """A copy of `in_two_parts` after its first step."""
     config, directory = in_two_parts
     path = tmp_path / "run"
     shutil.copytree(directory, path)
@@ -153,7 +153,7 @@ def test_the_report_of_an_unfinished_run_is_not_evaluation_json(unfinished, caps
 
 @pytest.fixture
 def stale(unfinished):
-    """The run of `unfinished` with a report of its first step, as earlier versions wrote it."""
+    """The run of `unfinished` with a report on its first step, as earlier versions wrote it."""
     directory, config = unfinished
     training.evaluate(None, directory)
     (report,) = (directory / "evaluations").iterdir()
@@ -162,8 +162,8 @@ def stale(unfinished):
 
 
 @pytest.mark.parametrize("batch_size", [10, 20])
-def test_the_end_of_a_training_moves_the_report_of_another_step(stale, batch_size):
-    """Also if it is resumed with other settings of its evaluation."""
+def test_training_moves_the_report_of_another_step(stale, batch_size):
+    """Also if it is resumed with other evaluation settings."""
     directory, config = stale
     before = (directory / "evaluation.json").read_text()
     config.evaluation.batch_size = batch_size
@@ -184,14 +184,16 @@ def test_the_report_of_another_step_is_moved_when_the_finished_run_is_evaluated(
     before = (directory / "evaluation.json").read_text()
     config.evaluation.batch_size = 20
     training.evaluate(config, directory)
-    assert (directory / "evaluation.json").read_text() == before  # this is no replacement
+    assert (
+        directory / "evaluation.json"
+    ).read_text() == before  # another measurement does not replace it
     training.evaluate(None, directory)
     assert json.loads((directory / "evaluation.json").read_text())["step"] == 2
     (moved,) = (directory / "evaluations").glob("earlier-*.json")
     assert moved.read_text() == before
 
 
-def test_out_leaves_the_run_alone(run, tmp_path):
+def test_out_leaves_the_run_unchanged(run, tmp_path):
     directory, _ = run
     before = files(directory)
     rows = training.evaluate(None, directory, out=tmp_path / "out")
@@ -210,7 +212,7 @@ def test_an_evaluation_that_fails_leaves_no_empty_directory(run, tmp_path):
 
 
 def test_other_weights_of_the_same_config_are_another_measurement(run, tmp_path, monkeypatch):
-    """As a run has that was trained again on another machine, or with another version."""
+    """As if the run were trained again on another machine or with another version."""
     directory, _ = run
     out = tmp_path / "out"
     training.evaluate(None, directory, out=out)
@@ -218,9 +220,9 @@ def test_other_weights_of_the_same_config_are_another_measurement(run, tmp_path,
     restore = evaluating.restore
 
     def restore_another(*arguments, **options):
-        found = restore(*arguments, **options)
-        moved = jax.tree.map(lambda x: x * 1.5, found.variables)
-        return dataclasses.replace(found, variables=moved)
+        restored = restore(*arguments, **options)
+        moved = jax.tree.map(lambda x: x * 1.5, restored.variables)
+        return dataclasses.replace(restored, variables=moved)
 
     monkeypatch.setattr(evaluating, "restore", restore_another)
     rows = training.evaluate(None, directory, out=out)
@@ -230,7 +232,7 @@ def test_other_weights_of_the_same_config_are_another_measurement(run, tmp_path,
 
 
 def put_in_the_way(place):
-    """A directory where a file was or will be, and the reverse."""
+    """Puts a directory in a file's place, or the reverse."""
     is_directory = place.name in ("checkpoints", "evaluations", "unreadable")
     shutil.rmtree(place, ignore_errors=True)
     place.unlink(missing_ok=True)
@@ -238,7 +240,7 @@ def put_in_the_way(place):
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "evaluations", "config.json"])
-def test_what_is_in_the_way_of_an_evaluation_is_named_before_it(run, monkeypatch, name):
+def test_a_path_of_the_wrong_kind_is_named_before_an_evaluation(run, monkeypatch, name):
     directory, config = run
     put_in_the_way(directory / name)
     monkeypatch.setattr(evaluating, "restore", None)
@@ -260,7 +262,7 @@ def test_what_is_in_the_way_of_an_evaluation_is_named_before_it(run, monkeypatch
         "unreadable",
     ],
 )
-def test_what_is_in_the_way_of_a_training_is_named_before_it(run, monkeypatch, name):
+def test_a_path_of_the_wrong_kind_is_named_before_training(run, monkeypatch, name):
     directory, config = run
     before = files(directory).items()
     put_in_the_way(directory / name)
@@ -270,7 +272,7 @@ def test_what_is_in_the_way_of_a_training_is_named_before_it(run, monkeypatch, n
     assert before - files(directory).items() <= {k for k in before if k[0] == name}
 
 
-def test_a_directory_that_may_not_be_written_is_refused_before_the_work(trained, unprivileged):
+def test_a_read_only_directory_is_refused_before_an_evaluation(trained, unprivileged):
     _, directory, _ = trained
     place, as_other = unprivileged
     shutil.copytree(directory, place / "run")
@@ -285,7 +287,7 @@ def test_a_directory_that_may_not_be_written_is_refused_before_the_work(trained,
     as_other(check)
 
 
-def test_a_report_that_cannot_be_written_after_all_is_printed(run, monkeypatch, capsys):
+def test_a_report_that_cannot_be_written_is_printed(run, monkeypatch, capsys):
     directory, config = run
     config.evaluation.batch_size = 20
 
@@ -313,8 +315,8 @@ def test_results_whose_checkpoints_are_gone_are_not_overwritten(run):
     assert files(directory) == before
 
 
-def test_checkpoints_that_may_not_be_read_are_not_taken_for_none(trained, unprivileged):
-    """Else the run would be taken for a new one, and its config replaced."""
+def test_unreadable_checkpoints_are_not_mistaken_for_none(trained, unprivileged):
+    """Otherwise the run would look new, and its config be replaced."""
     config, directory, _ = trained
     place, as_other = unprivileged
     shutil.copytree(directory, place / "run")
@@ -331,7 +333,7 @@ def test_checkpoints_that_may_not_be_read_are_not_taken_for_none(trained, unpriv
 
 
 @pytest.mark.parametrize("kind", ["file", "dangling link", "none"])
-def test_a_run_whose_checkpoints_are_no_directory_is_named_and_left_alone(run, kind):
+def test_missing_or_invalid_checkpoints_are_named_and_nothing_changes(run, kind):
     directory, _ = run
     place = directory / "checkpoints"
     shutil.rmtree(place)
@@ -347,7 +349,7 @@ def test_a_run_whose_checkpoints_are_no_directory_is_named_and_left_alone(run, k
 
 
 @pytest.mark.parametrize("name", ["1", "70", "007", "4\u0662"])
-def test_what_is_called_like_a_checkpoint_and_is_none_is_named(run, monkeypatch, name):
+def test_a_path_that_only_looks_like_a_checkpoint_is_named(run, monkeypatch, name):
     """Orbax counts it, and cannot save where a file has the number."""
     directory, config = run
     place = directory / "checkpoints" / name
@@ -361,9 +363,9 @@ def test_what_is_called_like_a_checkpoint_and_is_none_is_named(run, monkeypatch,
         training.train(config, directory)
 
 
-def test_a_config_that_is_damaged_during_the_work_costs_no_numbers(run, monkeypatch):
+def test_a_config_that_is_damaged_during_an_evaluation_loses_no_results(run, monkeypatch):
     directory, config = run
-    own = files(directory)["evaluation.json"]
+    before = files(directory)["evaluation.json"]
     measured = reports.measured
 
     def damage(*arguments):
@@ -375,10 +377,10 @@ def test_a_config_that_is_damaged_during_the_work_costs_no_numbers(run, monkeypa
     rows = training.evaluate(config, directory)
     (other,) = (directory / "evaluations").iterdir()
     assert json.loads(other.read_text())["rows"] == rows
-    assert files(directory)["evaluation.json"] == own
+    assert files(directory)["evaluation.json"] == before
 
 
-def test_a_name_that_checkpoints_cannot_be_written_below_is_refused_before_the_work(run, tmp_path):
+def test_a_path_that_is_not_utf8_is_refused_before_training(run, tmp_path):
     place = tmp_path / os.fsdecode(b"caf\xe9")
     with pytest.raises(ValueError, match="is not in UTF-8, and checkpoints cannot be written"):
         training.train(run[1], place)

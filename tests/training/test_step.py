@@ -50,7 +50,7 @@ class Norms(nn.Module):
 def setup(model, optimizer=None, with_ema=False, label_smoothing=0.0, mixing=None, **options):
     optimizer = optimizer or SGD
     task = training.Classification(model=model, label_smoothing=label_smoothing, mixing=mixing)
-    state = jax.device_put(initial_state(model, optimizer, with_ema))  # a step may take it away
+    state = jax.device_put(initial_state(model, optimizer, with_ema))  # a step may donate it
     return state, jax.jit(training.make_train_step(task, optimizer, **options))
 
 
@@ -117,7 +117,7 @@ def test_mixup_mixes_a_micro_batch_and_its_smoothed_targets_before_noise(batch, 
     assert abs(other["loss"] - metrics["loss"]) > 1e-4
 
 
-def test_an_idle_injection_trains_bitwise_the_plain_model(batch):
+def test_an_idle_injection_trains_bitwise_like_none(batch):
     state, step = setup(create())
     idle = noise.Injection(noise.LinearTransform(noise.Optimal()), train=False, inference=True)
     other_state, other_step = setup(create(injection=idle))
@@ -199,7 +199,7 @@ def test_the_jitted_step_is_the_step_with_examples_split_over_devices(batch, opt
     chex.assert_trees_all_close(first, expected, atol=2e-5)
 
 
-def test_examples_are_split_behind_the_axes_of_runs_and_micro_batches():
+def test_the_split_axis_comes_after_those_of_runs_and_micro_batches():
     mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
     assert batch_sharding(mesh).spec == P("data")
     assert batch_sharding(mesh, accumulate=2).spec == P(None, "data")
@@ -215,7 +215,7 @@ def test_batch_statistics_move(batch):
 
 
 def test_frozen_parameters_and_the_statistics_of_their_norms_stay(batch):
-    """Those of a norm without a scale move: nothing says that it is frozen."""
+    """Those of a norm without a scale move: nothing marks it as frozen."""
 
     def frozen(params):
         return {**jax.tree.map(lambda _: False, params), "frozen": {"scale": True, "bias": True}}

@@ -1,4 +1,4 @@
-"""Runs that a signal, a crash or a deleted directory stops, and what they are when they go on."""
+"""Runs stopped by a signal, a crash or a deleted directory, and their results once resumed."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SPEED = {"steps_per_second", "examples_per_second", "data_wait"}
 
 
 def config_of(data_dir, **changes):
-    """Of 12 steps; a report after 5 and 10, an evaluation after 6."""
+    """12 steps, with reports after 5 and 10 and an evaluation after 6."""
     intervals = {
         "log_every": "5 steps",
         "checkpoint.every": "12 steps",
@@ -30,8 +30,8 @@ def config_of(data_dir, **changes):
     return small_config(data_dir, **(intervals | changes))
 
 
-def what_is_left(directory):
-    """The checksums of the last checkpoint, and the lines of metrics.jsonl but for speed."""
+def final_results(directory):
+    """The checksums of the last checkpoint, and the lines of metrics.jsonl without speeds."""
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     checksums = json.loads((directory / "checkpoints" / "12" / "arrays" / "metadata").read_text())
     return checksums, [{k: v for k, v in line.items() if k not in SPEED} for line in lines]
@@ -48,7 +48,7 @@ def straight(data_dir, tmp_path_factory):
 
 
 def do_after(step, action, monkeypatch):
-    """Has the loop call ``action`` when it has made ``step`` steps."""
+    """Makes the loop call ``action`` after ``step`` steps."""
     add, made = Window.add, []
 
     def add_and_act(window, metrics):
@@ -61,15 +61,15 @@ def do_after(step, action, monkeypatch):
 
 def send_sigterm():
     os.kill(os.getpid(), signal.SIGTERM)
-    while not stopping.requested():  # the thread that notes it
+    while not stopping.requested():  # until the thread notices it
         pass
 
 
 @pytest.mark.parametrize("step", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5, 6))])
-def test_a_stopped_run_saves_its_step_and_goes_on_as_if_nothing_was(
+def test_a_stopped_run_saves_its_step_and_resumes_as_if_never_stopped(
     straight, data_dir, tmp_path, monkeypatch, step
 ):
-    """Between two reports, at one, and where an evaluation follows."""
+    """Between two reports, at one, and before an evaluation."""
     directory, rows = straight
     do_after(step, send_sigterm, monkeypatch)
     with (
@@ -84,10 +84,10 @@ def test_a_stopped_run_saves_its_step_and_goes_on_as_if_nothing_was(
     assert saved(tmp_path) == [step]
     monkeypatch.undo()
     assert training.train(config_of(data_dir), tmp_path) == rows
-    assert what_is_left(tmp_path) == what_is_left(directory)
+    assert final_results(tmp_path) == final_results(directory)
 
 
-def test_an_evaluation_on_the_way_is_stopped_and_done_again(
+def test_a_stopped_evaluation_during_training_is_repeated(
     straight, data_dir, tmp_path, monkeypatch
 ):
     directory, rows = straight
@@ -102,13 +102,13 @@ def test_an_evaluation_on_the_way_is_stopped_and_done_again(
         training.train(config_of(data_dir), tmp_path)
     assert saved(tmp_path) == [6]
     with (
-        stopping.listening(),  # again, where the evaluation is done again: nothing is saved twice
+        stopping.listening(),  # again, in the repeated evaluation: nothing is saved twice
         pytest.raises(stopping.StoppedError, match="the checkpoint of step 6 is saved"),
     ):
         training.train(config_of(data_dir), tmp_path)
     monkeypatch.undo()
     assert training.train(config_of(data_dir), tmp_path) == rows
-    assert what_is_left(tmp_path) == what_is_left(directory)
+    assert final_results(tmp_path) == final_results(directory)
 
 
 def test_a_signal_in_the_last_evaluation_leaves_a_trained_run(
@@ -122,7 +122,7 @@ def test_a_signal_in_the_last_evaluation_leaves_a_trained_run(
     assert str(caught.value).endswith("start the same command to evaluate")
     assert not (tmp_path / "evaluation.json").exists()
     assert training.train(config_of(data_dir), tmp_path) == rows
-    assert what_is_left(tmp_path) == what_is_left(directory)
+    assert final_results(tmp_path) == final_results(directory)
 
 
 def test_a_signal_before_the_first_step_saves_nothing_and_says_so(data_dir, tmp_path):
@@ -134,10 +134,8 @@ def test_a_signal_before_the_first_step_saves_nothing_and_says_so(data_dir, tmp_
     assert saved(tmp_path) == []
 
 
-def test_a_crash_between_reports_loses_what_the_clock_has_not_saved(
-    straight, data_dir, tmp_path, monkeypatch
-):
-    """With a checkpoint after every step, as 6 ms are shorter than one; and nothing changes."""
+def test_a_crash_loses_only_what_the_clock_has_not_saved(straight, data_dir, tmp_path, monkeypatch):
+    """With a checkpoint after every step, as a step takes longer than 6 ms."""
     directory, rows = straight
 
     def crash():
@@ -150,11 +148,11 @@ def test_a_crash_between_reports_loses_what_the_clock_has_not_saved(
     assert saved(tmp_path) == [*range(1, 9)]
     monkeypatch.undo()
     assert training.train(often, tmp_path) == rows
-    assert what_is_left(tmp_path) == what_is_left(directory)
+    assert final_results(tmp_path) == final_results(directory)
 
 
 @pytest.mark.slow
-def test_the_clock_saves_no_ruined_state(data_dir, tmp_path):
+def test_the_clock_saves_no_state_that_is_not_finite(data_dir, tmp_path):
     changes = {
         "optimizer.name": "sgd",
         "optimizer.learning_rate": 1e30,
@@ -166,7 +164,7 @@ def test_the_clock_saves_no_ruined_state(data_dir, tmp_path):
     assert saved(tmp_path) == [1, 2]
 
 
-def test_a_checkpoint_under_another_number_is_not_taken_for_it(straight, data_dir, tmp_path):
+def test_a_checkpoint_copied_to_another_number_is_not_used(straight, data_dir, tmp_path):
     """A copy of step 6, called 12, would end the training at once."""
     directory, rows = straight
     config = config_of(data_dir, **{"checkpoint.every": "6 steps"})
@@ -175,7 +173,7 @@ def test_a_checkpoint_under_another_number_is_not_taken_for_it(straight, data_di
     shutil.copytree(tmp_path / "checkpoints" / "6", tmp_path / "checkpoints" / "12")
     shutil.copytree(tmp_path / "checkpoints" / "6", tmp_path / "checkpoints" / "40")
     assert training.train(config, tmp_path) == rows
-    assert what_is_left(tmp_path)[0] == what_is_left(directory)[0]
+    assert final_results(tmp_path)[0] == final_results(directory)[0]
     assert {path.name for path in (tmp_path / "unreadable").iterdir()} == {"12", "40"}
 
 
@@ -183,14 +181,14 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-def make_anew(directory):
+def recreate(directory):
     shutil.rmtree(directory)
     directory.mkdir()
     (directory / "config.json").write_text("{}")
     (directory / ".lock").touch()
 
 
-def put_a_file_there(directory):
+def replace_by_file(directory):
     shutil.rmtree(directory)
     directory.write_text("")
 
@@ -200,12 +198,12 @@ def put_a_file_there(directory):
     [
         (shutil.rmtree, "was deleted or moved while this run was training"),
         slow(lambda path: path.rename(path.with_name("elsewhere")), "was deleted or moved"),
-        slow(put_a_file_there, "was replaced by a file"),
+        slow(replace_by_file, "was replaced by a file"),
         slow(lambda path: (path / "config.json").unlink(), "lost its config.json"),
-        slow(make_anew, "was deleted, and another run has recreated it"),
+        slow(recreate, "was deleted, and another run has recreated it"),
     ],
 )
-def test_a_directory_that_is_gone_ends_the_run_and_is_not_made_again(
+def test_a_run_ends_if_its_directory_is_gone_and_does_not_recreate_it(
     data_dir, tmp_path, monkeypatch, delete, message
 ):
     directory = tmp_path / "run"
@@ -213,7 +211,7 @@ def test_a_directory_that_is_gone_ends_the_run_and_is_not_made_again(
     with pytest.raises(OSError, match=f"{re.escape(str(directory))}.*{message}.*are lost"):
         training.train(config_of(data_dir), directory)
     left = set(os.listdir(directory)) if directory.is_dir() else set()
-    assert "checkpoints" not in left or delete not in (shutil.rmtree, make_anew)
+    assert "checkpoints" not in left or delete not in (shutil.rmtree, recreate)
     assert not (directory / "evaluation.json").exists()
 
 
@@ -242,7 +240,7 @@ def test_a_run_without_its_config_says_that_its_checkpoints_are_there(
     assert saved(tmp_path) == [3, 6]
 
 
-def test_metrics_that_are_deleted_on_the_way_go_into_a_new_file(tmp_path):
+def test_metrics_that_are_deleted_during_a_run_continue_in_a_new_file(tmp_path):
     writer = open_writers(RunDirectory(tmp_path), ("tensorboard",), config={}, step=0)
     writer.write(1, {"loss": 1.0})
     (tmp_path / "metrics.jsonl").unlink()
@@ -252,7 +250,7 @@ def test_metrics_that_are_deleted_on_the_way_go_into_a_new_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_directory_that_is_deleted_after_the_last_step(data_dir, tmp_path, monkeypatch):
+def test_a_directory_that_is_deleted_after_the_last_step_is_named(data_dir, tmp_path, monkeypatch):
     directory = tmp_path / "run"
     wait = training.loop.Checkpoints.wait
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""A task of one's own: another loss, parameters and arrays beside the model's, other numbers."""
+"""A custom task: another loss, parameters and arrays in addition to the model's, other measures."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from pnoise_jax.training.task import Task
 from pnoise_jax.training.task_registry import TASKS, create_task
 from tests.training.runs import small_config
 
-HEAD = nn.Dense(4)  # on the model's logits: tells by how many quarters an image was turned
+HEAD = nn.Dense(4)  # on the model's logits: predicts by how many quarters an image was turned
 
 
 def turn(images, quarters):
@@ -32,7 +32,7 @@ def turn(images, quarters):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Rotation(Task):
-    """Tells by how many quarters an image was turned (https://arxiv.org/abs/1803.07728)."""
+    """Predicts by how many quarters an image was turned (https://arxiv.org/abs/1803.07728)."""
 
     weight: float = 1.0
 
@@ -96,7 +96,7 @@ def test_the_loop_trains_reports_and_saves_any_task(run):
     assert [row["noise"] for row in report["rows"]] == [False]
 
 
-def test_a_run_goes_on_with_the_arrays_that_the_task_keeps(run, data_dir, tmp_path):
+def test_a_resumed_run_keeps_the_arrays_of_its_task(run, data_dir, tmp_path):
     config = training.read_config(run)
     assert config.task.to_dict() == {"name": "rotation", "weight": 0.5}
     experiment = training.build(config)
@@ -119,7 +119,7 @@ def test_a_run_goes_on_with_the_arrays_that_the_task_keeps(run, data_dir, tmp_pa
     assert int(resumed.task["seen"]["examples"]) == 12 * 16
 
 
-def test_weights_of_a_run_are_those_of_the_model(run):
+def test_weights_of_a_run_do_not_include_those_of_the_task(run):
     model = training.build(training.read_config(run)).model
     read = weights.load(run, model)
     assert "task" not in read["params"]
@@ -132,7 +132,7 @@ def test_an_evaluation_finds_the_task_of_a_run(run, tmp_path):
 
 
 def test_one_device_equals_eight(data_dir):
-    def moved(mesh):
+    def first_step(mesh):
         experiment = training.build(rotation_config(data_dir))
         program = training.create_program(experiment, mesh)
         state = program.create(jax.random.key(0))
@@ -140,8 +140,11 @@ def test_one_device_equals_eight(data_dir):
             batch = parallel.to_devices(next(iter(batches)), program.batches)
         return jax.device_get(program.step(state, batch, *program.constants(experiment)))
 
-    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
-    (few, few_metrics), (many, many_metrics) = moved(one), moved(parallel.data_mesh())
+    one_device = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    (few, few_metrics), (many, many_metrics) = (
+        first_step(one_device),
+        first_step(parallel.data_mesh()),
+    )
     chex.assert_trees_all_close((few.params, few_metrics), (many.params, many_metrics), atol=2e-5)
 
 
@@ -152,7 +155,7 @@ def test_by_default_the_hooks_leave_the_state_alone():
 
 
 class WithoutLoss(Task):
-    """Lacks its loss."""
+    """Defines no loss."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -181,7 +184,7 @@ class NotADataclass(Rotation):
         (3, "3 is not a task"),
     ],
 )
-def test_what_a_task_lacks_is_named_when_it_is_registered(kind, message):
+def test_an_invalid_task_is_named_when_it_is_registered(kind, message):
     with pytest.raises(ValueError, match=message):
         training.register_task("lacking")(kind)
 
@@ -205,7 +208,7 @@ def test_a_bad_task_section_is_refused_by_name(data_dir, section, message):
         training.build(config)
 
 
-def test_a_name_is_given_once():
+def test_a_name_is_registered_only_once():
     with pytest.raises(ValueError, match="task 'classification' is already registered"):
         training.register_task("classification")(Rotation)
 
@@ -223,7 +226,7 @@ def test_a_name_is_given_once():
         (lambda loss, state: (loss, (state, {"a": jnp.ones(2)})), r"a of shape \(2,\)"),
     ],
 )
-def test_what_a_loss_returns_wrongly_is_said(data_dir, returned, message):
+def test_an_invalid_result_of_a_loss_is_named(data_dir, returned, message):
     class Bad(Task):
         def loss(self, params, state, batch, context):
             logits, state = self.apply(params, state, self.normalise(batch["image"]), context)

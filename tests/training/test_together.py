@@ -1,4 +1,4 @@
-"""Runs that share a program, one after another and together: each is the run that it is alone."""
+"""Runs that share a program, in turn or at the same time: each equals a separate run."""
 
 import json
 import shutil
@@ -31,8 +31,8 @@ def noisy(data_dir, seed, strength, **more):
 
 def claim(directory, experiments):
     return [
-        run_config.claim(directory / f"{number}", of.config)
-        for number, of in enumerate(experiments)
+        run_config.claim(directory / f"{number}", each.config)
+        for number, each in enumerate(experiments)
     ]
 
 
@@ -41,34 +41,36 @@ def losses(path):
 
 
 @pytest.fixture(scope="module")
-def alone(data_dir, tmp_path_factory):
-    """Two runs as `training.train` has them, of other seed and strength; and their last states."""
+def separate(data_dir, tmp_path_factory):
+    """Two separate runs with different seeds and strengths, and their final states."""
     experiments = [noisy(data_dir, 0, 0.2), noisy(data_dir, 1, 0.4)]
     directory = tmp_path_factory.mktemp("alone")
     states = []
-    for of, path in zip(experiments, claim(directory, experiments), strict=True):
-        program = training.create_program(of, MESH)
+    for each, path in zip(experiments, claim(directory, experiments), strict=True):
+        program = training.create_program(each, MESH)
         assert not program.takes_strength
-        states.append(jax.device_get(training.fit(of, path, program)))
+        states.append(jax.device_get(training.fit(each, path, program)))
     return experiments, directory, states
 
 
-def test_one_program_of_any_strength_trains_each_as_its_own_program_does(alone, tmp_path):
-    experiments, directory, expected = alone
+def test_a_shared_program_trains_each_run_as_its_own_program_does(separate, tmp_path):
+    experiments, directory, expected = separate
     program = training.create_program(experiments[0], MESH, any_strength=True)
     paths = claim(tmp_path, experiments)
-    for number, of in enumerate(experiments):
-        state = training.fit(of, paths[number], program)
+    for number, each in enumerate(experiments):
+        state = training.fit(each, paths[number], program)
         chex.assert_trees_all_close(jax.device_get(state), expected[number], atol=1e-5, rtol=1e-4)
     assert program.step._cache_size() == 1
     assert losses(paths[1]) == pytest.approx(losses(directory / "1"), rel=1e-5)
 
 
-def test_together_each_is_as_alone(alone, tmp_path):
-    experiments, directory, expected = alone
+def test_runs_trained_together_equal_separate_runs(separate, tmp_path):
+    experiments, directory, expected = separate
     program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
     paths = claim(tmp_path, experiments)
-    states = training.fit_together(experiments, paths, program, size=3)  # one place is padding
+    states = training.fit_together(
+        experiments, paths, program, size=3
+    )  # one of the three places is padding
     for number, path in enumerate(paths):
         chex.assert_trees_all_close(
             jax.device_get(states[number]), expected[number], atol=1e-5, rtol=1e-4
@@ -77,8 +79,8 @@ def test_together_each_is_as_alone(alone, tmp_path):
     assert training.fit(experiments[1], paths[1], program).step == 12  # finished: only restored
 
 
-def test_a_directory_that_is_deleted_costs_only_its_own_run(alone, tmp_path, monkeypatch):
-    experiments, _, expected = alone
+def test_deleting_a_directory_stops_only_its_own_run(separate, tmp_path, monkeypatch):
+    experiments, _, expected = separate
     program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
     paths = claim(tmp_path, experiments)
     add = Window.add
@@ -101,10 +103,12 @@ def test_without_training_noise_a_shared_program_is_bitwise_the_same(data_dir, t
     program = training.create_program(experiments[0], MESH, any_strength=True)
     assert not program.takes_strength
     paths = claim(tmp_path, experiments)
-    state = [training.fit(of, path, program) for of, path in zip(experiments, paths, strict=True)]
+    state = [
+        training.fit(each, path, program) for each, path in zip(experiments, paths, strict=True)
+    ]
     (path,) = claim(tmp_path / "alone", experiments[1:])
-    alone = training.fit(experiments[1], path, training.create_program(experiments[1], MESH))
-    chex.assert_trees_all_equal(alone, state[1])
+    separate = training.fit(experiments[1], path, training.create_program(experiments[1], MESH))
+    chex.assert_trees_all_equal(separate, state[1])
 
 
 def test_a_run_that_breaks_down_is_named_and_the_others_are_saved(data_dir, tmp_path):
@@ -118,7 +122,7 @@ def test_a_run_that_breaks_down_is_named_and_the_others_are_saved(data_dir, tmp_
     assert (paths[0] / "checkpoints" / "12").is_dir()
     assert not (paths[1] / "checkpoints").exists()
     assert np.isfinite(losses(paths[0])).all()
-    assert losses(paths[1]) == []  # NaN is no JSON
+    assert losses(paths[1]) == []  # NaN is not valid JSON
 
 
 def test_a_full_disk_is_found_before_training(data_dir, tmp_path, monkeypatch):
@@ -133,7 +137,7 @@ def test_a_full_disk_is_found_before_training(data_dir, tmp_path, monkeypatch):
 
 
 def test_accumulation_average_and_batch_statistics_together(data_dir, tmp_path):
-    """All that a state can hold, on a ResNet; losses as those of each alone."""
+    """All that a state can hold, on a ResNet; losses equal a separate run's."""
     changes = {
         "model": training.model_config("resnet18", stage_sizes=(1,), width=8, stem="small"),
         "accumulate": 2,
@@ -146,8 +150,10 @@ def test_accumulation_average_and_batch_statistics_together(data_dir, tmp_path):
     paths = claim(tmp_path, experiments)
     program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
     training.fit_together(experiments, paths, program, size=2)
-    one = training.create_program(experiments[1], MESH)
-    training.fit(experiments[1], run_config.claim(tmp_path / "one", experiments[1].config), one)
+    separate = training.create_program(experiments[1], MESH)
+    training.fit(
+        experiments[1], run_config.claim(tmp_path / "one", experiments[1].config), separate
+    )
     assert losses(paths[1]) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""A run is the same whatever JAX's global switches say, and goes on under others."""
+"""A run does not depend on JAX's global switches, and resumes under others."""
 
 import contextlib
 import shutil
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def config(data_dir):
-    """With all that draws or takes a dtype: dropout, mixing, EMA, clipping, decay."""
+    """With everything that draws or has a dtype: dropout, mixing, EMA, clipping, decay."""
     changes = {
         "ema_decay": 0.9,
         "accumulate": 2,
@@ -41,7 +41,7 @@ def config(data_dir):
 
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory):
-    """A run that was never interrupted; and its state."""
+    """A run that was never interrupted, and its variables."""
     path = tmp_path_factory.mktemp("runs") / "whole"
     training.train(config, path)
     return path, variables_of(path)
@@ -51,8 +51,8 @@ def variables_of(path):
     return jax.device_get(restore(path, mesh=parallel.data_mesh()).variables)
 
 
-def test_a_run_goes_on_bitwise_under_other_switches(config, whole, tmp_path):
-    """From its middle; what it then saves is read without them."""
+def test_resuming_under_other_switches_is_bitwise_exact(config, whole, tmp_path):
+    """From its middle; what it saves is read without them."""
     path, expected = whole
     shutil.copytree(path, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "8")
@@ -66,16 +66,16 @@ def test_a_run_goes_on_bitwise_under_other_switches(config, whole, tmp_path):
     assert not (tmp_path / "run" / "unreadable").exists()
 
 
-def test_with_64_bits_from_the_start(config, whole, tmp_path):
+def test_64_bits_from_the_start_change_nothing(config, whole, tmp_path):
     with jax.enable_x64(True):
         training.train(config, tmp_path / "run")
-        found = variables_of(tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, found, whole[1])
+        variables = variables_of(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, variables, whole[1])
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_state_of_every_family_keeps_its_dtypes(name):
-    """Of the pure step, under 64 bits, where nothing turns them off."""
+    """In the pure step with 64 bits, which nothing there disables."""
     model = models.create_model(name, num_classes=10, **SMALL[name])
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, 2, 10)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))

@@ -1,4 +1,4 @@
-"""Fields that other fields make idle: what is said of them, and that it is true."""
+"""Fields that have no effect because of others: the notes, and that they are true."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from pnoise_jax.training.optimizer import create_optimizer, learning_rate_schedu
 from pnoise_jax.training.unused_fields import CONDITIONAL, describe_unused, find_unused
 from tests.training.runs import small_config
 
-# A field with another value than its default, and the fields with which it has an effect.
+# For each field: another value than its default, settings with an effect, and without.
 CASES = {
     "weights_head": ("fresh", {"weights": "weights.npz"}, {"weights": None}),
     "data.mean": ((0.4,), {"data.mean_image": None}, {"data.mean_image": "mean.npy"}),
@@ -57,8 +57,8 @@ def make_config(fields):
     return config
 
 
-def do(config: ml_collections.ConfigDict):
-    """What optimiser and mixup make of the same gradients and images."""
+def train_and_mix(config: ml_collections.ConfigDict):
+    """What optimiser and mixup do with the same gradients and images."""
     schedule = learning_rate_schedule(config.optimizer, warmup_steps=0, total_steps=4)
     optimizer = create_optimizer(config.optimizer, schedule)
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
@@ -83,18 +83,23 @@ def test_every_conditional_field_is_tried():
 
 
 @pytest.mark.parametrize("field", CASES)
-def test_what_is_said_to_have_no_effect_has_none_and_else_it_has(field):
+def test_fields_have_an_effect_unless_they_are_found_unused(field):
     value, with_effect, without = CASES[field]
     assert field in find_unused(make_config(without | {field: value}))
     assert field not in find_unused(make_config(without))
     assert field not in find_unused(make_config(with_effect | {field: value}))
     if not field.startswith(("optimizer.", "mixup.")):
-        return  # `do` makes nothing of it
-    assert equal(do(make_config(without)), do(make_config(without | {field: value})))
-    assert not equal(do(make_config(with_effect)), do(make_config(with_effect | {field: value})))
+        return  # `train_and_mix` does not use it
+    assert equal(
+        train_and_mix(make_config(without)), train_and_mix(make_config(without | {field: value}))
+    )
+    assert not equal(
+        train_and_mix(make_config(with_effect)),
+        train_and_mix(make_config(with_effect | {field: value})),
+    )
 
 
-def test_a_run_says_what_it_has_set_in_vain(data_dir):
+def test_unused_fields_of_a_run_are_described(data_dir):
     config = small_config(
         data_dir,
         **{
@@ -106,10 +111,10 @@ def test_a_run_says_what_it_has_set_in_vain(data_dir):
             "profile": "100000:3",
         },
     )
-    said = describe_unused(training.build(config))
-    assert len(said) == 5
+    sentences = describe_unused(training.build(config))
+    assert len(sentences) == 5
     for sentence, start in zip(
-        said,
+        sentences,
         (
             "optimizer.momentum=0.5 has no effect: it needs optimizer.name='sgd'",
             "optimizer.head_learning_rate_multiplier=10.0 has no effect: no parameter of 'head'",
@@ -122,5 +127,5 @@ def test_a_run_says_what_it_has_set_in_vain(data_dir):
         assert sentence.startswith(start)
 
 
-def test_a_run_with_nothing_in_vain_says_nothing(data_dir):
+def test_nothing_is_described_if_every_field_is_used(data_dir):
     assert describe_unused(training.build(small_config(data_dir))) == []

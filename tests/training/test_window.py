@@ -10,7 +10,7 @@ from pnoise_jax.training.window import Window
 
 
 class Loss:
-    """Of a step that ends at a certain time."""
+    """The loss of a step that ends at a certain time."""
 
     def __init__(self, end):
         self.end = end
@@ -28,7 +28,7 @@ class Loss:
         (0.0, 0.02, 1.0),
     ],
 )
-def test_only_what_the_devices_wait_counts(step, batch, idle):
+def test_only_the_time_that_devices_wait_counts(step, batch, idle):
     window = Window(1, optax.constant_schedule(0.1))
     busy_until = time.perf_counter()
 
