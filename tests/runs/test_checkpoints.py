@@ -1,4 +1,4 @@
-"""Checkpoints: real Orbax directories, really damaged."""
+"""Checkpoints: real Orbax directories with real damage."""
 
 import contextlib
 import pathlib
@@ -58,7 +58,7 @@ def largest_file(directory: pathlib.Path) -> pathlib.Path:
     return max(files, key=lambda path: path.stat().st_size)
 
 
-def test_the_newest_comes_back_bitwise_on_other_devices_too(saved):
+def test_the_newest_checkpoint_is_restored_bitwise_on_other_devices_too(saved):
     for sharding in (EVERYWHERE, jax.sharding.SingleDeviceSharding(jax.devices()[3])):
         state, step = restore(saved, like(sharding))
         assert step == 30
@@ -66,8 +66,8 @@ def test_the_newest_comes_back_bitwise_on_other_devices_too(saved):
 
 
 @pytest.mark.parametrize("name", ["[a-z]+", "run?", "*", "[!x]{0}", "**"])
-def test_names_of_directories_are_no_patterns(tmp_path, name):
-    """Nor do those that they would match get mixed in."""
+def test_names_of_directories_are_not_treated_as_patterns(tmp_path, name):
+    """What such a pattern would match is not read."""
     for each, step in (("runs", 20), ("a", 10), (name, 30)):
         directory = tmp_path / each
         directory.mkdir()
@@ -78,7 +78,7 @@ def test_names_of_directories_are_no_patterns(tmp_path, name):
     chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(30)))
 
 
-def test_the_oldest_are_dropped(tmp_path):
+def test_the_oldest_checkpoints_are_deleted(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
         assert checkpoints.newest() is None
         assert checkpoints.restore(like()) is None
@@ -92,7 +92,7 @@ def test_the_oldest_are_dropped(tmp_path):
     ]
 
 
-def test_flipped_bytes_are_found_and_the_one_before_is_taken(saved):
+def test_flipped_bytes_are_detected_and_the_previous_checkpoint_is_used(saved):
     file = largest_file(saved / "30" / "state")
     content = bytearray(file.read_bytes())
     middle = len(content) // 2
@@ -110,7 +110,7 @@ def test_flipped_bytes_are_found_and_the_one_before_is_taken(saved):
 
 
 @pytest.mark.parametrize(
-    ("of", "message"),
+    ("pattern", "message"),
     [
         ("d/*", r"its file state/d/\w+ is missing"),
         ("manifest.ocdbt", "its file state/manifest.ocdbt is missing"),
@@ -120,32 +120,32 @@ def test_flipped_bytes_are_found_and_the_one_before_is_taken(saved):
         ),
     ],
 )
-def test_a_missing_shard_is_named_and_the_one_before_is_taken(tmp_path, of, message):
-    """Of arrays that lie on several devices, as groups of `fsdp` share them."""
+def test_a_missing_shard_is_named_and_the_previous_checkpoint_is_used(tmp_path, pattern, message):
+    """For arrays that are split over devices, as `fsdp` does."""
     split = {"kernel": NamedSharding(MESH, P("data"))}
     tree = {"kernel": jax.random.normal(jax.random.key(0), (512, 256))}
     with contextlib.closing(Checkpoints(tmp_path, keep=3)) as checkpoints:
         for step in (10, 20):
             checkpoints.save(step, jax.device_put(tree, split))
-    asked = jax.tree.map(
+    abstract = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, split
     )
     state = tmp_path / "checkpoints" / "20" / "state"
-    file = max(state.glob(of), key=lambda path: path.stat().st_size)
+    file = max(state.glob(pattern), key=lambda path: path.stat().st_size)
     file.unlink()
     reports = []
-    _, step = restore(tmp_path / "checkpoints", asked, report=reports.append)
+    _, step = restore(tmp_path / "checkpoints", abstract, report=reports.append)
     assert step == 10
     assert re.fullmatch(f"the checkpoint of step 20 is broken: {message}", reports[0])
     shutil.rmtree(tmp_path / "checkpoints" / "10")
     shutil.move(tmp_path / "unreadable" / "20", tmp_path / "checkpoints" / "20")
     with pytest.raises(OSError, match=rf"step 20: {message}\); restore the directory from a copy"):
-        restore(tmp_path / "checkpoints", asked)
+        restore(tmp_path / "checkpoints", abstract)
 
 
 @pytest.mark.parametrize("place", ["x/../run", 'a "b" c'])
-def test_damage_is_described_wherever_the_run_lies(tmp_path, place):
-    """TensorStore names normalised paths, and quotes them."""
+def test_damage_is_described_for_unusual_paths(tmp_path, place):
+    """TensorStore normalises and quotes them in errors."""
     (tmp_path / "x").mkdir()
     run = tmp_path / place
     run.mkdir()
@@ -156,24 +156,24 @@ def test_damage_is_described_wherever_the_run_lies(tmp_path, place):
             checkpoints.save(step, jax.device_put(tree, split))
     state = run / "checkpoints" / "20" / "state"
     max(state.glob("ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size).unlink()
-    asked = jax.tree.map(
+    abstract = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, split
     )
     reports = []
-    _, step = restore(run / "checkpoints", asked, report=reports.append)
+    _, step = restore(run / "checkpoints", abstract, report=reports.append)
     assert step == 10
     assert reports[0].startswith("the checkpoint of step 20 is broken: ")
 
 
 def test_a_backslash_is_refused(tmp_path):
-    """TensorStore would write the arrays below another directory, and no error would say so."""
+    """TensorStore would write the arrays to another directory without an error."""
     with pytest.raises(ValueError, match=r"has a backslash.*rename it"):
         runs.make_writable(tmp_path / "a\\b")
     assert not any(tmp_path.iterdir())
 
 
-def test_a_failed_commit_does_not_stand_in_the_way_of_later_saves(tmp_path, monkeypatch):
-    """Orbax lists its step, and would skip, without a word, every save up to it."""
+def test_a_failed_commit_does_not_block_later_saves(tmp_path, monkeypatch):
+    """Orbax lists its step, and would silently skip every save up to it."""
     state = jax.device_put(state_of(10), EVERYWHERE)
     with contextlib.closing(Checkpoints(tmp_path, keep=3)) as checkpoints:
         with monkeypatch.context() as patched:
@@ -186,7 +186,7 @@ def test_a_failed_commit_does_not_stand_in_the_way_of_later_saves(tmp_path, monk
             with pytest.raises(OSError, match="cannot write the checkpoint of step 30"):
                 checkpoints.wait()
         assert checkpoints.newest() is None
-        for step in (10, 30):  # before it, and it
+        for step in (10, 30):  # an earlier step, and the same one
             checkpoints.save(step, jax.device_put(state_of(step), EVERYWHERE))
             checkpoints.wait()
             assert checkpoints.newest() == step
@@ -196,7 +196,7 @@ def test_a_failed_commit_does_not_stand_in_the_way_of_later_saves(tmp_path, monk
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "no metadata", "truncated"])
-def test_a_half_written_checkpoint_gives_way_and_can_be_written_again(saved, damage):
+def test_a_half_written_checkpoint_is_skipped_and_can_be_written_again(saved, damage):
     shutil.copytree(saved / "30", saved / "40")
     if damage == "empty":
         shutil.rmtree(saved / "40")
@@ -218,8 +218,8 @@ def test_a_half_written_checkpoint_gives_way_and_can_be_written_again(saved, dam
     chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(40)))
 
 
-def test_a_copy_under_another_number_is_named_and_gives_way(saved):
-    """Also where it is newer than all that are right."""
+def test_a_copy_under_another_number_is_named_and_skipped(saved):
+    """Also if it has the highest number."""
     shutil.rmtree(saved / "30")
     shutil.copytree(saved / "10", saved / "30")
     shutil.copytree(saved / "20", saved / "400")
@@ -234,7 +234,7 @@ def test_a_copy_under_another_number_is_named_and_gives_way(saved):
     assert sorted(p.name for p in saved.iterdir() if p.name.isdigit()) == ["10", "20"]
 
 
-def test_metrics_that_are_in_no_report_come_back_and_are_verified(saved):
+def test_pending_metrics_are_restored_and_verified(saved):
     pending = [{"loss": 0.1, "top1": 33.3}, {"loss": 1 / 3, "top1": 50.0}]
     with contextlib.closing(Checkpoints(saved.parent, keep=9)) as checkpoints:
         checkpoints.save(40, state_of(40), pending)
@@ -250,7 +250,7 @@ def test_metrics_that_are_in_no_report_come_back_and_are_verified(saved):
 
 
 def damaged(content: bytes, how: str, rnd: random.Random) -> bytes | None:
-    """A file's content after some misfortune; None where the file is gone."""
+    """A file's content after damage; None if the file is deleted."""
     if how == "deleted":
         return None
     if how == "flipped":
@@ -271,8 +271,8 @@ def pick(saved, part):
 
 
 @pytest.mark.parametrize("part", ["some", pytest.param("all", marks=pytest.mark.slow)])
-def test_whatever_is_damaged_what_comes_back_is_bitwise_one_that_was_saved(saved, tmp_path, part):
-    """Of some files Orbax reads nothing that matters: then it is the damaged one itself."""
+def test_after_any_damage_a_saved_state_is_restored_bitwise(saved, tmp_path, part):
+    """Damage to some files does not matter to Orbax: then that checkpoint is restored."""
     rnd, tries = random.Random(5), pick(saved, part)
     assert len(tries) >= (12 if part == "some" else 80)
     whole = {step: jax.device_get(state_of(step)) for step in (20, 30)}
@@ -290,7 +290,7 @@ def test_whatever_is_damaged_what_comes_back_is_bitwise_one_that_was_saved(saved
         shutil.rmtree(copy.parent)
 
 
-def test_when_none_is_whole_nothing_is_moved_and_all_are_named(saved):
+def test_if_all_are_damaged_nothing_is_moved_and_all_are_named(saved):
     for step in (10, 20, 30):
         shutil.rmtree(saved / f"{step}" / "state")
     with pytest.raises(OSError, match=r"none of the checkpoints.*step 30.*step 20.*step 10"):
@@ -309,8 +309,8 @@ def test_when_none_is_whole_nothing_is_moved_and_all_are_named(saved):
         (lambda tree: tree | {"flag": None}, r"flag is bool \(2,\) there and missing here"),
     ],
 )
-def test_another_state_is_named_and_nothing_is_moved(saved, change, message):
-    """Not damage: a setting differs. Older checkpoints, even one that fits, are not asked."""
+def test_a_different_state_is_named_and_nothing_is_moved(saved, change, message):
+    """Not damage: a setting differs. Older checkpoints are not tried, even if one fits."""
     with contextlib.closing(Checkpoints(saved.parent, keep=4)) as checkpoints:
         checkpoints.save(5, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), change(like())))
     reports = []
@@ -324,8 +324,8 @@ def test_another_state_is_named_and_nothing_is_moved(saved, change, message):
 
 
 @pytest.mark.parametrize("change", [("float32", "float16"), ("512", "511"), ('"half"', '"hall"')])
-def test_a_damaged_description_is_damage(saved, change):
-    """Ours says what Orbax's own does not."""
+def test_a_damaged_description_is_detected(saved, change):
+    """Our own, which Orbax does not verify."""
     file = saved / "30" / "arrays" / "metadata"
     file.write_text(file.read_text().replace(*change))
     reports = []
@@ -336,10 +336,10 @@ def test_a_damaged_description_is_damage(saved, change):
 
 
 def test_a_full_disk_is_reported_and_what_is_there_stays(saved):
-    """A child process that may not write files of more than 64 KiB tries to save 16 MB.
+    """A child process that cannot write files of more than 64 KiB tries to save 16 MB.
 
-    Orbax lists a step from the moment on at which its save starts, and does not take it back. When
-    there is room again, the same process can save it.
+    Orbax lists a step as soon as its save starts, and does not take it back. Once there is room
+    again, the same process can save it.
     """
     script = f"""
 import resource, signal

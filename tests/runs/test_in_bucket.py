@@ -1,4 +1,4 @@
-"""Runs in a bucket of Google Cloud Storage, of which an emulator runs here."""
+"""Runs in a bucket of Google Cloud Storage, with an emulator of the service."""
 
 import contextlib
 import json
@@ -33,14 +33,14 @@ STEPS = ("--config.steps=60", "--config.checkpoint.every=20 steps")
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """The bucket, and the variables by which libraries take the emulator for Google's service."""
+    """The bucket, and the variables that make libraries use the emulator."""
     with emulator.serve(tmp_path_factory.mktemp("emulator")) as (bucket, address):
         yield bucket, {"STORAGE_EMULATOR_HOST": address, "TENSORSTORE_GCS_HTTP_URL": address}
 
 
 @pytest.fixture
 def bucket(served, monkeypatch):
-    """Without faults; this process uses it, too."""
+    """The bucket without faults, for this process, too."""
     bucket, variables = served
     bucket.reset()
     for name, value in variables.items():
@@ -53,7 +53,7 @@ def bucket(served, monkeypatch):
 
 @pytest.fixture
 def url(bucket, request):
-    """A folder that no other test has."""
+    """The URL of a folder of this test."""
     return f"gs://{emulator.NAME}/{re.sub('[^a-z0-9]+', '-', request.node.name)}"
 
 
@@ -63,13 +63,13 @@ def names(url):
 
 
 def lines(workdir):
-    """What metrics.jsonl says, but for the times."""
+    """The rows of metrics.jsonl without speeds."""
     text = RunDirectory.at(workdir).metrics.read_text()
     read = [json.loads(line) for line in text.splitlines()]
     return [{k: v for k, v in line.items() if k not in SPEED} for line in read]
 
 
-def report(workdir):
+def read_report(workdir):
     return json.loads(RunDirectory.at(workdir).evaluation.read_text())
 
 
@@ -84,12 +84,12 @@ def save(url, *steps):
             checkpoints.save(step, state_of(step))
 
 
-def restore(url, said=None):
+def restore(url, reports=None):
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state_of(0)
     )
-    say = [].append if said is None else said.append
+    say = [].append if reports is None else reports.append
     with contextlib.closing(Checkpoints(url, keep=3, report=say)) as checkpoints:
         return checkpoints.restore(like)
 
@@ -99,7 +99,9 @@ def test_a_run_is_the_same_as_on_a_disk(data_dir, url, tmp_path):
     rows = training.train(config, url)
     assert rows == training.train(config, tmp_path / "run")
     assert lines(url) == lines(tmp_path / "run")
-    assert report(url) == report(tmp_path / "run") | {"measurement": report(url)["measurement"]}
+    assert read_report(url) == read_report(tmp_path / "run") | {
+        "measurement": read_report(url)["measurement"]
+    }
     assert RunDirectory.at(url).steps() == RunDirectory.at(tmp_path / "run").steps()
     run = training.restore(url, mesh=parallel.data_mesh())
     on_disk = training.restore(tmp_path / "run", mesh=parallel.data_mesh())
@@ -124,7 +126,9 @@ def test_a_finished_run_is_evaluated_and_not_trained_again(data_dir, url):
     mark = RunDirectory.at(url).lock.read_text()
     with pytest.raises(training.ConfigError, match=r"run of another config \(seed: 0 there, 1 now"):
         training.train(small_config(data_dir, writers=(), seed=1), url)
-    assert RunDirectory.at(url).lock.read_text() == mark, "who trains there is not disturbed"
+    assert RunDirectory.at(url).lock.read_text() == mark, (
+        "the training process there is not disturbed"
+    )
     training.evaluate(None, url, out=f"{url}/elsewhere")
     assert json.loads(BucketPath(f"{url}/elsewhere/evaluation.json").read_text())["rows"] == rows
 
@@ -135,10 +139,10 @@ def test_reports_of_other_measurements_are_moved(data_dir, url):
     config.evaluation.batch_size = 20
     training.train(config, url)
     report_file = RunDirectory.at(url).evaluation
-    content = report(url) | {"measurement": "abcdef12"}
+    content = read_report(url) | {"measurement": "abcdef12"}
     report_file.write_text(json.dumps(content))
     training.train(config, url)
-    assert report(url)["measurement"] != "abcdef12"
+    assert read_report(url)["measurement"] != "abcdef12"
     moved = RunDirectory.at(url).evaluations / "earlier-abcdef12.json"
     assert json.loads(moved.read_text()) == content
 
@@ -152,7 +156,7 @@ def test_checkpoints_are_verified_and_deleted(url):
 
 
 def largest(url, step):
-    """The object with the arrays of a checkpoint."""
+    """The largest object of a checkpoint's arrays."""
     path = BucketPath(f"{url}/checkpoints/{step}")
     data = [path / name for name in names(path) if "ocdbt.process_0/d/" in name]
     return max(data, key=lambda path: len(path.read_bytes()))
@@ -161,7 +165,7 @@ def largest(url, step):
 @pytest.mark.parametrize(
     "kind", ["flipped", *(pytest.param(k, marks=pytest.mark.slow) for k in ("deleted", "manifest"))]
 )
-def test_broken_checkpoints_give_way_and_are_kept(url, kind):
+def test_damaged_checkpoints_are_skipped_and_kept(url, kind):
     save(url, 10, 20)
     if kind == "flipped":
         content = bytearray(largest(url, 20).read_bytes())
@@ -171,20 +175,20 @@ def test_broken_checkpoints_give_way_and_are_kept(url, kind):
         largest(url, 20).unlink()
     else:
         BucketPath(f"{url}/checkpoints/20/state/manifest.ocdbt").unlink()
-    before, said = names(f"{url}/checkpoints/20"), []
-    state, step = restore(url, said)
+    before, reports = names(f"{url}/checkpoints/20"), []
+    state, step = restore(url, reports)
     assert step == 10
     chex.assert_trees_all_equal(state, state_of(10))
-    assert said[0].startswith("the checkpoint of step 20 is broken: ")
-    assert said[1] == f"moved the checkpoint of step 20 to {url}/unreadable/20"
+    assert reports[0].startswith("the checkpoint of step 20 is broken: ")
+    assert reports[1] == f"moved the checkpoint of step 20 to {url}/unreadable/20"
     assert names(f"{url}/unreadable/20") == before
     assert names(f"{url}/checkpoints/20") == []
-    save(url, 20)  # again
+    save(url, 20)  # works again
     assert restore(url)[1] == 20
 
 
-def test_a_checkpoint_without_its_mark_is_none(url):
-    """Which is what a process leaves that is killed while it writes one."""
+def test_a_checkpoint_without_its_mark_is_ignored(url):
+    """Such as a process leaves that is killed while writing it."""
     save(url, 10, 20)
     BucketPath(f"{url}/checkpoints/20/commit_success.txt").unlink()
     assert RunDirectory.at(url).steps() == [10]
@@ -194,13 +198,13 @@ def test_a_checkpoint_without_its_mark_is_none(url):
 
 
 def copy(source, target):
-    """A directory of this machine to a folder, as `gcloud storage cp -r` does."""
+    """Copies a local directory to a folder, as `gcloud storage cp -r` does."""
     for file in source.rglob("*"):
         if file.is_file():
             BucketPath(f"{target}/{file.relative_to(source)}").write_bytes(file.read_bytes())
 
 
-def test_checkpoints_that_are_copied_into_a_bucket(url, tmp_path):
+def test_checkpoints_that_are_copied_into_a_bucket_are_restored(url, tmp_path):
     save(tmp_path, 10, 20)
     copy(tmp_path, url)
     state, step = restore(url)
@@ -209,7 +213,7 @@ def test_checkpoints_that_are_copied_into_a_bucket(url, tmp_path):
 
 
 def test_copied_checkpoints_without_a_mark_are_not_deleted(url, tmp_path):
-    """Orbax before 0.12.3 wrote none on file systems, and takes them for incomplete (orbax#394)."""
+    """Orbax before 0.12.3 wrote none on file systems; now they count as incomplete (orbax#394)."""
     save(tmp_path, 10, 20)
     for mark in tmp_path.rglob("commit_success.txt"):
         mark.unlink()
@@ -227,7 +231,7 @@ def test_copied_checkpoints_without_a_mark_are_not_deleted(url, tmp_path):
     chex.assert_trees_all_equal(state, state_of(20))
 
 
-def test_checkpoints_that_are_copied_from_a_bucket(url, tmp_path):
+def test_checkpoints_that_are_copied_from_a_bucket_are_restored(url, tmp_path):
     save(url, 10, 20)
     for name in names(url):
         file = tmp_path / "run" / name
@@ -238,15 +242,15 @@ def test_checkpoints_that_are_copied_from_a_bucket(url, tmp_path):
     chex.assert_trees_all_equal(state, state_of(20))
 
 
-def test_checkpoints_that_orbax_does_not_see_are_not_forgotten(url, monkeypatch):
-    """Its libraries take some failures of the network for files that are not there."""
+def test_checkpoints_that_orbax_does_not_list_are_an_error(url, monkeypatch):
+    """Its libraries report some failures of the network as missing files."""
     save(url, 10)
     monkeypatch.setattr(runs.checkpoints._Manager, "all_steps", lambda self, **_: [])
     with pytest.raises(OSError, match=r"step 10 is there, but was not seen\. Check the conn"):
         Checkpoints(url, keep=3)
 
 
-def test_the_process_that_began_last_goes_on(data_dir, url):
+def test_the_process_that_started_last_keeps_the_lock(data_dir, url):
     runs.write_config(RunDirectory.at(url).config, small_config(data_dir))
     path = RunDirectory.at(url).path
     with runs.lock(path) as first:
@@ -274,12 +278,12 @@ def test_a_run_that_is_deleted_stops(data_dir, url):
 
 
 @pytest.mark.parametrize("status", [403, pytest.param(503, marks=pytest.mark.slow)])
-def test_what_is_refused_is_not_taken_for_missing(data_dir, bucket, url, status):
+def test_refused_requests_are_not_mistaken_for_missing_files(data_dir, bucket, url, status):
     """A run must not start over on top of an existing one."""
     training.train(small_config(data_dir), url)
     before = names(url)
     bucket.refusal = lambda path: status
-    said = (
+    message = (
         "cannot be reached" if status == 503 else "with the credentials found here .* Storage Obj"
     )
     for action in (
@@ -288,13 +292,13 @@ def test_what_is_refused_is_not_taken_for_missing(data_dir, bucket, url, status)
         lambda: RunDirectory.at(url).has_run(),
         lambda: RunDirectory.at(url).steps(),
     ):
-        with pytest.raises(OSError, match=f"^--workdir='{url}': gs://.* {said}"):
+        with pytest.raises(OSError, match=f"^--workdir='{url}': gs://.* {message}"):
             action()
     bucket.refusal = lambda path: None
     assert names(url) == before
 
 
-def test_what_arrives_damaged_is_not_used(data_dir, bucket, url):
+def test_damaged_downloads_are_not_used(data_dir, bucket, url):
     training.train(small_config(data_dir, writers=()), url)
     bucket.fault = lambda content: content[:-1] + b"?"
     with pytest.raises(
@@ -305,12 +309,12 @@ def test_what_arrives_damaged_is_not_used(data_dir, bucket, url):
 
 @pytest.mark.slow
 def test_a_failure_in_training_keeps_the_checkpoints(data_dir, bucket, url):
-    """And the run goes on to the same end once the bucket can be reached."""
+    """And the run resumes to the same end once the bucket can be reached."""
     config = small_config(data_dir, writers=())
     metrics = RunDirectory.at(url).metrics
 
     def refuse(path):
-        """Of the objects that this package writes the one after the metrics of step 8."""
+        """Refuses the object that this package writes after the metrics of step 8."""
         ours = "uploadType=multipart" in path and metrics.is_file()
         return 503 if ours and len(lines(url)) == 2 else None
 
@@ -337,7 +341,7 @@ def test_a_failure_in_training_keeps_the_checkpoints(data_dir, bucket, url):
         ("s3://bucket/run", "'s3://bucket/run' is not the URL of a folder: give gs://"),
     ],
 )
-def test_bad_urls(data_dir, bucket, workdir, said):
+def test_bad_urls_are_named(data_dir, bucket, workdir, said):
     pattern = re.escape("--workdir=" + said).replace(r"\.\*", ".*")
     with pytest.raises((OSError, ValueError), match=f"^{pattern}"):
         training.train(small_config(data_dir), workdir)
@@ -351,7 +355,7 @@ def test_a_profile_needs_a_directory(data_dir, url):
     assert names(url) == []
 
 
-def test_packages_that_are_missing_are_named(url, monkeypatch):
+def test_missing_library_error_tells_how_to_install_it(url, monkeypatch):
     def missing():
         raise ImportError("No module named 'gcsfs'")
 
@@ -360,7 +364,7 @@ def test_packages_that_are_missing_are_named(url, monkeypatch):
         RunDirectory.at(url)
 
 
-def test_paths(url):
+def test_paths_in_a_bucket(url):
     path = BucketPath(f"{url}/a/")
     assert str(path) == os.fspath(path) == f"{url}/a"
     assert (path / "b" / "c.json").parent == path / "b" == path.with_name("a") / "b"
@@ -380,7 +384,7 @@ def test_paths(url):
     with pytest.raises(FileNotFoundError):
         (path / "3").unlink()
     (path / "3").unlink(missing_ok=True)
-    (path / "übrig (1) [2]").write_text("x")  # as reports and what others put there are named
+    (path / "übrig (1) [2]").write_text("x")  # as in names of reports and of users' files
     assert "übrig (1) [2]" in [each.name for each in path.glob("*")]
     assert (path / "übrig (1) [2]").read_text() == "x"
 
@@ -398,7 +402,7 @@ def finish(process):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_program_goes_on_to_the_same_end(data_dir, served, bucket, url, number):
+def test_a_stopped_program_resumes_to_the_same_end(data_dir, served, bucket, url, number):
     data, variables = f"--data_dir={data_dir}", served[1]
     process = start(url, data, **variables)
     while not RunDirectory.at(url).has_checkpoint():
@@ -413,7 +417,7 @@ def test_a_stopped_program_goes_on_to_the_same_end(data_dir, served, bucket, url
     code, _, errors = finish(start(f"{url}_whole", data, **variables))
     assert code == 0, errors
     assert lines(url) == lines(f"{url}_whole")
-    assert report(url)["rows"] == report(f"{url}_whole")["rows"]
+    assert read_report(url)["rows"] == read_report(f"{url}_whole")["rows"]
 
 
 @pytest.mark.slow
@@ -438,16 +442,16 @@ def test_a_second_program_takes_over(data_dir, served, bucket, url):
 def test_two_hosts_with_their_data_in_a_bucket(data_dir, served, bucket, url, tmp_path):
     for file in (data_dir / "digits" / "1.0.0").iterdir():
         bucket.put(f"data/digits/1.0.0/{file.name}", file.read_bytes())
-    one = ("train", CONFIG, f"--workdir={url}", *SMALL, *STEPS, "--data_dir=gs://bucket/data")
+    host = ("train", CONFIG, f"--workdir={url}", *SMALL, *STEPS, "--data_dir=gs://bucket/data")
     sizes = ("--config.batch_size=48", "--config.evaluation.batch_size=8")
     wide = ("--config.model.dim=128",)
     variables = {**served[1], "XDG_CACHE_HOME": str(tmp_path)}
-    hosts = command.start_on_hosts(*[(*one, *sizes, *wide, "--config.fsdp=2")] * 2, **variables)
+    hosts = command.start_on_hosts(*[(*host, *sizes, *wide, "--config.fsdp=2")] * 2, **variables)
     codes, errors = command.ends(hosts)
     assert codes == [0, 0], errors
     assert any("ocdbt.process_1/d/" in name for name in names(url))
-    alone = ("train", CONFIG, f"--workdir={url}_alone", *SMALL, *STEPS, f"--data_dir={data_dir}")
-    code, _, errors = finish(command.start(*alone, *sizes, *wide, **served[1]))
+    single = ("train", CONFIG, f"--workdir={url}_alone", *SMALL, *STEPS, f"--data_dir={data_dir}")
+    code, _, errors = finish(command.start(*single, *sizes, *wide, **served[1]))
     assert code == 0, errors
     ours, theirs = ([line["loss"] for line in lines(run)] for run in (url, f"{url}_alone"))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
@@ -470,7 +474,7 @@ def test_other_programs_refuse_bad_input(served, url, bad_input):
 
 
 def test_the_libraries_log_nothing_beside_our_errors(bucket, url, caplog):
-    # All that gcsfs asks; the other client says prettyPrint.
+    # Refuses only gcsfs: the other client's requests contain prettyPrint.
     bucket.refusal = lambda path: None if "prettyPrint" in path else 403
     with (
         caplog.at_level(logging.WARNING),
@@ -481,7 +485,7 @@ def test_the_libraries_log_nothing_beside_our_errors(bucket, url, caplog):
 
 
 def test_studies_refuse_urls(data_dir, url):
-    """Also from Python: pathlib would make a directory ``gs:`` of it."""
+    """Also from Python, where pathlib would make a directory ``gs:``."""
     config = small_config(data_dir)
     for study in (
         lambda: studies.audit_runs(config, url),

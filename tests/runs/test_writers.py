@@ -1,4 +1,4 @@
-"""Where metrics go: event files that TensorBoard's own reader reads, and writers of one's own."""
+"""Where metrics go: event files of TensorBoard, metrics.jsonl, and custom writers."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ CONFIG = {"seed": 0, "optimizer.learning_rate": 1e-3, "model.mlp_dim": None, "da
 
 
 def events(path):
-    """The events of all files, in the format of TFRecord."""
+    """The events of all files, which are TFRecords."""
     for file in sorted(path.glob("events.out.tfevents.*")):
         content = memoryview(file.read_bytes())
         while content:
@@ -61,14 +61,14 @@ def test_tensorboard_has_groups_the_report_and_hyperparameters(tmp_path):
     assert start.hparams["optimizer.learning_rate"].number_value == pytest.approx(1e-3)
 
 
-def test_what_is_opened_twice_within_a_second_keeps_both_files(tmp_path):
+def test_writers_that_are_opened_within_a_second_keep_all_files(tmp_path):
     for step in (0, 1, 2):
         write(tmp_path, step)
     assert {("train/loss", step) for step in (1, 2, 3)} <= scalars(tmp_path).keys()
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 3
 
 
-def test_a_run_that_goes_on_drops_the_lines_after_its_checkpoint(tmp_path):
+def test_a_resumed_run_drops_the_lines_after_its_checkpoint(tmp_path):
     for step in (0, 4, 2):
         write(tmp_path, step)
     lines = [json.loads(line) for line in RunDirectory(tmp_path).metrics.read_text().splitlines()]
@@ -100,7 +100,7 @@ def test_rows_on_one_line_are_separated(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("broken", ['{"step": 2, "lo', "[1]", '{"loss": 1.0}', '{"step": "x"}'])
-def test_a_line_that_is_no_row_is_dropped_and_named(tmp_path, capsys, broken):
+def test_an_invalid_line_is_dropped_and_named(tmp_path, capsys, broken):
     file = RunDirectory(tmp_path).metrics
     file.write_text(f'{{"step": 1}}\n{broken}\n{{"step": 3}}\n')
     write(tmp_path, 4, names=())
@@ -131,7 +131,7 @@ def test_the_last_step_and_the_report_of_a_run_are_written(data_dir, tmp_path):
 
 
 class Mine:
-    """A writer of one's own."""
+    """A custom writer."""
 
     closed = 0
 
@@ -149,7 +149,7 @@ class Mine:
         self.lines.close()
 
 
-def test_a_writer_of_ones_own(tmp_path):
+def test_a_custom_writer(tmp_path):
     write(tmp_path, 0, names=(f"{__name__}:Mine",))
     assert (tmp_path / "mine.txt").read_text() == "1 2.0\nfinished 2\n"
     assert Mine.closed == 1
@@ -179,7 +179,7 @@ def test_a_bad_writer_is_named(name, message):
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_writer_whose_library_is_missing_says_how_to_get_it(name):
+def test_missing_library_error_tells_how_to_install_it(name):
     with contextlib.suppress(ImportError):
         __import__(name)
         pytest.skip(f"{name} is installed")
@@ -188,7 +188,7 @@ def test_a_writer_whose_library_is_missing_says_how_to_get_it(name):
 
 
 def test_weights_and_biases_offline(tmp_path, monkeypatch):
-    """Runs where wandb is installed, which the tests' own extra does not bring."""
+    """Needs wandb, which the extra of the tests does not install."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     for step in (0, 4):
@@ -198,7 +198,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
 
 
 def test_mlflow_on_disk(tmp_path, monkeypatch):
-    """Runs where mlflow is installed, which the tests' own extra does not bring."""
+    """Needs mlflow, which the extra of the tests does not install."""
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database needs the whole mlflow
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "study")
@@ -215,5 +215,5 @@ def test_mlflow_on_disk(tmp_path, monkeypatch):
     assert run.data.params["optimizer.learning_rate"] == "0.001"
 
 
-def test_the_face_names_what_a_writer_needs():
+def test_the_package_exports_what_a_writer_needs():
     assert {"Writer", "RunDirectory"} <= set(runs.__all__)
