@@ -1,4 +1,4 @@
-"""The real command line, in a process of its own with one CPU device."""
+"""The real command line, in a separate process with one CPU device."""
 
 import atexit
 import functools
@@ -28,8 +28,8 @@ def start(program: str, *arguments: object, **environment: str | None) -> subpro
     A variable of ``environment`` that is None is not set.
     """
     variables = {k: v for k, v in (ENVIRONMENT | environment).items() if v is not None}
-    # A shell's background jobs, such as CI may be, ignore it, and so would what they start.
-    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell's background jobs, such as CI may be, ignore it, and so would their children.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(
             [sys.executable, "-m", f"launch.{program}", *map(str, arguments)],
@@ -40,13 +40,13 @@ def start(program: str, *arguments: object, **environment: str | None) -> subpro
             env=variables,
         )
     finally:
-        signal.signal(signal.SIGINT, ours)
+        signal.signal(signal.SIGINT, previous)
 
 
 def run(program: str, *arguments: object, **environment: str | None) -> tuple[int, str, str]:
-    """Its exit code, what it printed, and its errors.
+    """The exit code of a program, its output and its errors.
 
-    Where its ``environment`` allows that, it is run by `run_forked`.
+    If its ``environment`` allows it, `run_forked` runs it.
     """
     if environment.keys() <= fork_server.VARIABLES.keys():
         return run_forked(f"launch.{program}", *arguments, variables=environment)
@@ -56,7 +56,7 @@ def run(program: str, *arguments: object, **environment: str | None) -> tuple[in
 
 
 def run_forked(module: str, *arguments: object, **options) -> tuple[int, str, str]:
-    """Runs ``python -m <module>`` as `Forked` does: its exit code, what it printed, its errors."""
+    """Runs ``python -m <module>`` as a `Forked`: its exit code, its output and its errors."""
     process = Forked(module, *arguments, **options)
     output, errors = process.communicate()
     return process.returncode, output, errors
@@ -65,7 +65,7 @@ def run_forked(module: str, *arguments: object, **options) -> tuple[int, str, st
 class Forked:
     """A process forked from one that has imported the libraries, which saves two seconds.
 
-    As far as it goes it is a `subprocess.Popen`, whose output is there at its end.
+    It has methods of `subprocess.Popen`, but its output is available only at its end.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Forked:
         Args:
           module: the program.
           arguments: its command line.
-          variables: of its environment; None for one that is not set. See `fork_server.VARIABLES`.
-          directory: that it works in.
-          path: what its module path begins with.
+          variables: of its environment; None unsets one. See `fork_server.VARIABLES`.
+          directory: its working directory.
+          path: the start of its module path.
           strict: whether a warning is an error.
         """
         self.returncode: int | None = None
@@ -105,7 +105,7 @@ class Forked:
         return self._find_end(wait=False)
 
     def wait(self) -> int:
-        """The exit code, once it has ended; the server ends what takes too long."""
+        """The exit code, once it has ended; the server kills it after a time limit."""
         return self._find_end(wait=True)
 
     def _find_end(self, *, wait: bool) -> int | None:
@@ -114,19 +114,19 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it has printed, and its errors, once it has ended."""
+        """Its output and its errors, once it has ended."""
         del timeout  # `fork_server.LIMIT`
         self.wait()
         with self._output, self._errors:
             return self._output.read(), self._errors.read()
 
     def send_signal(self, number: int) -> None:
-        """To the process, unless it has ended."""
+        """Sends it a signal, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Ends it."""
+        """Kills it."""
         self.send_signal(signal.SIGKILL)
 
 
@@ -146,7 +146,7 @@ def _fork_server() -> subprocess.Popen:
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},  # more of them are threads
+        env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},  # more would start threads
     )
     atexit.register(server.communicate)
     return server
@@ -155,26 +155,26 @@ def _fork_server() -> subprocess.Popen:
 def start_on_hosts(*hosts: tuple, **environment: str) -> list[subprocess.Popen]:
     """Starts the hosts of one run, each a program and its arguments.
 
-    A dict among the arguments holds variables of that host alone; of these CODE is the directory
-    whose copy of the project it runs.
+    A dict among the arguments contains environment variables for that host only; CODE is the
+    directory of the copy of the project that it runs.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started = []
     for index, (program, *arguments) in enumerate(hosts):
-        own = {k: v for each in arguments if isinstance(each, dict) for k, v in each.items()}
+        of_host = {k: v for each in arguments if isinstance(each, dict) for k, v in each.items()}
         common = {
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": str(len(hosts)),
             "JAX_PROCESS_ID": str(index),
         }
-        given = [each for each in arguments if not isinstance(each, dict)]
-        started.append(start(program, *given, **(common | environment | own)))
+        flags = [each for each in arguments if not isinstance(each, dict)]
+        started.append(start(program, *flags, **(common | environment | of_host)))
     return started
 
 
 def ends(hosts: list[subprocess.Popen]) -> tuple[list[int], list[str]]:
-    """The exit codes of hosts, and their errors."""
+    """The exit codes of hosts and their errors, once they have ended."""
     errors = [host.communicate(timeout=300)[1] for host in hosts]
     return [host.returncode for host in hosts], errors

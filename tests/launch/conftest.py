@@ -1,4 +1,4 @@
-"""Every program takes seconds to start: of many bad inputs the first few are tried by default."""
+"""Every program takes seconds to start, so only the first few bad inputs are tried by default."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ import pytest
 _TRIED = 4
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
     for item in items:
         here = item.path.parent == pathlib.Path(__file__).parent

@@ -1,8 +1,8 @@
-"""Runs programs of launch/ in processes of their own that need not import everything again.
+"""Runs programs of launch/ in separate processes that need not import everything again.
 
 Imports take most of the seconds that a program needs to start. Here the libraries and this package
 are imported once, and each program is forked from there: it imports its own module of launch/ and
-starts JAX itself. Only variables in `VARIABLES` can be given to it: others may have been read.
+starts JAX itself. Only variables in `VARIABLES` can be set for it: others may have been read.
 """
 
 import gc
@@ -45,7 +45,7 @@ MODULES = (
     "tensorboardX",
     "tensorflow_datasets",
 )
-# Those that a program reads itself, and those that JAX reads when imported, with their type.
+# Those that a program reads itself, and, with a type, those that JAX reads when imported.
 VARIABLES: Mapping[str, Callable[[str], Any] | None] = {
     "JAX_COMPILATION_CACHE_DIR": str,
     "JAX_COORDINATOR_ADDRESS": None,
@@ -55,26 +55,24 @@ VARIABLES: Mapping[str, Callable[[str], Any] | None] = {
     "SLURM_STEP_NUM_TASKS": None,
     "XDG_CACHE_HOME": None,
 }
-THRESHOLDS = (50_000, 20, 50)  # tracing makes many objects that stay
+THRESHOLDS = (50_000, 20, 50)  # tracing makes many long-lived objects
 LIMIT = 600  # seconds that a program may take
 
 
 def serve() -> str | None:
     """Answers each request on stdin, a JSON object in one line, with a number on stdout.
 
-    A request either starts a process: it has the module that is the program, its arguments,
-    variables and working directory, what its module path begins with, whether a warning is an
-    error, and the files that its output and its errors go to. The answer is the number of the
-    process. Or it asks how a process has ended, for which it may wait: the answer is its exit code,
-    or null where it has not.
+    A request either starts a process, with the arguments of `_begin`: the answer is its process
+    id. Or it asks for the exit code of a process, for which it may wait: the answer is null if the
+    process has not ended.
 
     Returns:
-      In a new process the name of the module, which it is to run; in the server None.
+      The name of the module to run in a new process; None in the server.
     """
     for name in MODULES:
         importlib.import_module(name)
     parameter_shapes.remember()
-    gc.freeze()  # what all share is not looked through again
+    gc.freeze()  # the collector skips what all share
     gc.set_threshold(*THRESHOLDS)
     for line in sys.stdin:
         request = json.loads(line)
@@ -89,8 +87,8 @@ def serve() -> str | None:
 
 
 def _ended(process: int, wait: bool) -> int | None:
-    found, status = os.waitpid(process, 0 if wait else os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if found else None
+    pid, status = os.waitpid(process, 0 if wait else os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if pid else None
 
 
 def _begin(

@@ -1,4 +1,4 @@
-"""Fills the file system of a run while it saves; runs where it may mount a small one.
+"""Fills the file system of a run while it saves; must be allowed to mount a small one.
 
     unshare --user --map-root-user --mount python -m tests.launch.full_disk DIR DATA_DIR
 
@@ -14,7 +14,7 @@ import time
 
 from tests.launch import command
 
-# Which checkpoint has to be there, or begun, when the disk fills, and what stays free.
+# The checkpoint that is there, or begun, when the disk fills, and the bytes left free.
 TRIES = (("15.*tmp*", 0), ("20", 300_000), ("35.*tmp*", 600_000), ("45", 1_000_000))
 
 
@@ -31,7 +31,7 @@ def arguments(workdir, data_dir):
 
 
 def fill(file, leave):
-    """Adds to ``file`` until nothing but ``leave`` bytes are free."""
+    """Adds to ``file`` until only ``leave`` bytes are free."""
     with file.open("ab", buffering=0) as stream:
         try:
             while True:

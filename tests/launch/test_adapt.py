@@ -43,7 +43,7 @@ def adapt(config, workdir, *more):
     return command.run("adapt", f"--config={config}", f"--workdir={workdir}", *more)
 
 
-def test_a_study_leaves_a_table_a_page_and_runs(config, tmp_path):
+def test_a_study_writes_a_table_a_page_and_runs(config, tmp_path):
     workdir, flags = tmp_path / "study", ("--methods=source_only", "--seeds=1")
     code, output, errors = adapt(config, workdir, *flags)
     assert code == 0, errors
@@ -66,10 +66,10 @@ def test_a_study_leaves_a_table_a_page_and_runs(config, tmp_path):
     report = json.loads((workdir / "runs/source_only-noise-seed_1/evaluation.json").read_text())
     assert report["rows"][0]["top1"] == pytest.approx(stored["rows"][1]["accuracy"])
     assert report["rows"][1]["top1"] == pytest.approx(stored["rows"][2]["accuracy"])
-    assert stored["table"][0]["choice"] >= 0  # there was a look on the way
+    assert stored["table"][0]["choice"] >= 0  # it was evaluated during training
     require_page(workdir, figures=("curves", "embedding", "confusion"))
 
-    # The same command trains nothing, measures nothing, and says the same.
+    # The same command trains nothing, measures nothing, and reports the same.
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.npz")}
     code, output, errors = adapt(config, workdir, *flags)
     assert code == 0, errors
@@ -106,7 +106,7 @@ def require_page(workdir, figures):
 
 @pytest.mark.slow
 def test_methods_seeds_and_resuming(config, tmp_path):
-    """A run without its last checkpoint goes on; one of another pair in runs/ is refused."""
+    """A run without its last checkpoint resumes; one of another pair in runs/ is refused."""
     workdir = tmp_path / "study"
     flags = ("--methods=dann,tvt", "--seeds=0,1")
     code, _, errors = adapt(config, workdir, *flags)

@@ -37,7 +37,7 @@ def audited(data_dir, tmp_path_factory):
     return workdir, output
 
 
-def test_it_trains_what_is_missing_and_writes_the_report(audited):
+def test_it_trains_missing_runs_and_writes_the_report(audited):
     workdir, output = audited
     assert (workdir / "seed_0" / "checkpoints" / "30").is_dir()
     assert (workdir / "seed_1" / "checkpoints" / "30").is_dir()
@@ -65,7 +65,7 @@ def test_it_trains_what_is_missing_and_writes_the_report(audited):
     assert class_sorted["top1_by_seed"][0] == pytest.approx(noisy["top1"], abs=one_image)
 
 
-def test_again_it_takes_the_runs_that_are_there_and_any_noise(audited, tmp_path):
+def test_another_audit_reuses_the_runs_with_other_noises(audited, tmp_path):
     workdir, _ = audited
     code, output, errors = command.run(
         "audit",
@@ -106,7 +106,7 @@ def test_bad_input_is_named_before_any_work(audited, flags, expected, tmp_path):
     assert not (tmp_path / "out" / "audit.json").exists()
 
 
-def test_no_run_and_no_config(tmp_path):
+def test_a_missing_run_and_config_are_named(tmp_path):
     code, _, errors = command.run("audit", f"--workdir={tmp_path}")
     assert code == 1
     assert "holds no run" in errors

@@ -1,4 +1,4 @@
-"""The command line of launch.benchmark at tiny sizes. What it measures is not asserted."""
+"""The command line of launch.benchmark at tiny sizes. The times themselves are not checked."""
 
 import fcntl
 import importlib.util
@@ -37,12 +37,12 @@ def require_spread(spread: dict) -> None:
 
 
 def require_compared(alternatives: dict, *, to: str, rounds: int) -> None:
-    for name, found in alternatives.items():
-        assert found["rounds"] == rounds
-        require_spread(found["seconds"])
+    for name, measured in alternatives.items():
+        assert measured["rounds"] == rounds
+        require_spread(measured["seconds"])
         if name != to:
-            require_spread(found["ratio"])
-            assert len(found["ratios"]) == rounds
+            require_spread(measured["ratio"])
+            assert len(measured["ratios"]) == rounds
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_noise_in_bfloat16_agrees_with_a_loop_that_loses_digits(tmp_path):
     assert "all alternatives agreed" in done.stdout
 
 
-def test_noise_says_where_and_when(noise_run):
+def test_noise_reports_the_machine_and_the_date(noise_run):
     _, content = noise_run
     assert {"date", "python", "versions", "cpu_count", "load_average"} <= content.keys()
     assert {"jax", "jaxlib"} <= content["versions"].keys()
@@ -174,10 +174,10 @@ def test_data_compares_input_pipelines(tmp_path):
         assert list(result["alternatives"]) == names
         require_compared(result["alternatives"], to="ours", rounds=2)
         assert list(result["difference"]) == names[1:]
-        for found in result["alternatives"].values():
-            require_spread(found["cpu_seconds_per_image"])
-            per_pass = 16 * found["seconds_per_image"]["median"]
-            assert per_pass == pytest.approx(found["seconds"]["median"])
+        for measured in result["alternatives"].values():
+            require_spread(measured["cpu_seconds_per_image"])
+            per_pass = 16 * measured["seconds_per_image"]["median"]
+            assert per_pass == pytest.approx(measured["seconds"]["median"])
     assert done.stdout.count("the mean pixels agreed") == 2
 
 
@@ -202,12 +202,12 @@ def test_models_are_compared_with_timms(tmp_path):
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_what_is_repeated_in_a_program_is_applied_to_its_result(times):
+def test_a_repeated_function_is_applied_to_its_own_result(times):
     call = measuring.compile_repeated(lambda x: 2 * x + 1, jnp.arange(3.0), times)
     np.testing.assert_array_equal(call(), 2**times * jnp.arange(3.0) + 2**times - 1)
 
 
-def test_a_repeated_call_returns_what_the_last_one_does():
+def test_a_repeated_call_returns_the_last_result():
     numbers = iter(range(9))
     assert measuring.repeat(lambda: next(numbers), 4)() == 3
 
@@ -235,7 +235,7 @@ NOISE = ("noise", "--k=8", "--shape=5,16", "--devices=1")
 
 
 def run_gpu(parts: dict[str, tuple[str, ...]], *flags: object) -> subprocess.CompletedProcess:
-    """`benchmark gpu` with other parts, as if this machine had a GPU."""
+    """Runs `benchmark gpu` with other parts, as if this machine had a GPU."""
     script = f"""
 from launch import main
 from launch.benchmark import gpu
@@ -254,7 +254,7 @@ main.run(gpu.main, keep_compiled=False)
 
 
 @pytest.mark.slow
-def test_one_command_measures_what_a_gpu_changes(tmp_path):
+def test_gpu_measures_each_part_and_names_those_that_fail(tmp_path):
     parts = {
         "noise": (*NOISE, "--rounds=2", "--torch"),
         "wrong": ("noise", "--k=7", "--devices=2"),
@@ -270,7 +270,7 @@ def test_one_command_measures_what_a_gpu_changes(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_command_stops_after_some_minutes_and_says_what_it_left_out(tmp_path):
+def test_gpu_stops_after_some_minutes_and_says_what_it_left_out(tmp_path):
     parts = {
         "short": (*NOISE, "--rounds=1"),
         "long": (*NOISE, "--rounds=100000000"),
@@ -311,7 +311,7 @@ def test_a_measuring_process_ends_with_its_benchmark():
 
 
 def runs(process: str) -> bool:
-    """Whether it is there, and not merely waiting for someone to ask how it ended."""
+    """Whether a process exists and is not a zombie."""
     try:
         return ") Z" not in Path(f"/proc/{process}/stat").read_text()
     except FileNotFoundError:
@@ -435,13 +435,13 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
 def test_bad_input_is_named_at_once(arguments, expected):
     done = run(*arguments)
     assert done.returncode != 0
-    said = done.stdout + done.stderr
-    assert "Traceback" not in said
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output
     for text in expected:
-        assert text in said
+        assert text in output
 
 
-def test_tables_are_whole_where_the_output_is_not_a_terminal(capsys, monkeypatch):
+def test_tables_are_not_cut_if_the_output_is_not_a_terminal(capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     console, _ = report.start(None)
     columns = [f"column {number:02}" for number in range(20)]
@@ -536,8 +536,8 @@ def test_growth_fits_an_exponent_to_each_axis(tmp_path):
         beyond = result["cpu"]["exponent"]["lower_quartile"] - result["expected"]
         assert result["exceeds_expected"] is (beyond > 0.15)
     for axis, result in results.items():
-        said = f"{axis}: the time grows faster than expected" in done.stdout
-        assert said is result["exceeds_expected"]
+        is_reported = f"{axis}: the time grows faster than expected" in done.stdout
+        assert is_reported is result["exceeds_expected"]
 
 
 @pytest.mark.slow

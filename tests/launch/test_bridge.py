@@ -28,7 +28,7 @@ def test_it_writes_a_table_for_each_sweep_and_one_figure(tmp_path):
 
     before = {path: path.read_bytes() for path in out.iterdir()}
     again = write_sweep(tmp_path / "again", [(*row[:6], 79.0, *row[7:]) for row in ROWS])
-    for others in (f"{again},{sweeps[1]}", sweeps[1]):  # other numbers; fewer tables than there are
+    for others in (f"{again},{sweeps[1]}", sweeps[1]):  # other numbers; fewer tables
         code, _, errors = command.run("bridge", f"--sweeps={others}", f"--out={out}")
         assert code == 1
         assert "contains files from other sweeps (bridge_" in errors
@@ -45,7 +45,7 @@ def test_it_writes_a_table_for_each_sweep_and_one_figure(tmp_path):
 )
 def test_a_missing_sweep_is_named_with_its_flag(tmp_path, flags, message):
     code, _, errors = command.run("bridge", *flags, f"--out={tmp_path / 'out'}")
-    assert code in (1, 64)  # 64 of a flag that is missing
+    assert code in (1, 64)  # 64 if a flag is missing
     assert f"error: {message}" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "out").exists()

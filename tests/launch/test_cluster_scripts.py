@@ -1,4 +1,4 @@
-"""The scripts for clusters, with stand-ins for gcloud, srun and scontrol that note what is run."""
+"""The scripts for clusters, with stand-ins for gcloud, srun and scontrol that log their calls."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ import pytest
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 FLAGS = ("--config", "imagenet_vit", "--workdir", "/mnt/bucket/my run")
 
-# Takes the answers of `describe` from states, one a call, and the exit codes of ssh from codes.
+# Takes the answers of `describe` from states, one per call, and the exit codes of ssh from codes.
 GCLOUD = """#!/bin/bash
 echo "gcloud $*" >> "$NOTES"
 take() { head -n 1 "$1" 2>/dev/null; sed -i 1d "$1"; }
@@ -29,7 +29,7 @@ esac
 
 @pytest.fixture
 def cluster(tmp_path):
-    """Runs a script where the clusters' own commands are stand-ins: (code, notes, output)."""
+    """Runs a script with stand-ins for the clusters' commands: (code, notes, output)."""
     stand_ins = tmp_path / "bin"
     stand_ins.mkdir()
     note = '#!/bin/bash\necho "$(basename "$0") $*" >> "$NOTES"\nexit ${CODE:-0}\n'
@@ -97,7 +97,7 @@ def test_a_dry_run_starts_nothing(cluster):
     assert "JAX_COORDINATOR_PORT=8476" in output
 
 
-def test_a_pod_is_asked_for_and_awaited(cluster):
+def test_a_pod_is_requested_and_awaited(cluster):
     states = ("ABSENT", "WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "ACTIVE")
     code, notes, _ = cluster("tpu_pod.sh", "create", states=states, SPOT="1")
     assert code == 0
@@ -106,7 +106,7 @@ def test_a_pod_is_asked_for_and_awaited(cluster):
     assert "--spot" in notes[1]
 
 
-def test_a_path_with_a_blank_reaches_the_hosts_whole(cluster):
+def test_a_path_with_a_space_reaches_the_hosts_whole(cluster):
     code, notes, _ = cluster("tpu_pod.sh", "train", *FLAGS, codes=[0])
     assert code == 0
     assert r"--workdir /mnt/bucket/my\ run" in notes[0]
@@ -119,7 +119,7 @@ def done(notes):
     return [verb for verb in verbs(notes) if verb != "describe"]
 
 
-def test_a_pod_that_was_taken_away_is_asked_for_again(cluster):
+def test_a_pod_that_was_taken_away_is_requested_again(cluster):
     """And deleted when the run is finished."""
     states = ("ABSENT", "ACTIVE", "SUSPENDED", "ABSENT", "ACTIVE")
     code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, states=states, codes=[1, 0])
@@ -127,7 +127,7 @@ def test_a_pod_that_was_taken_away_is_asked_for_again(cluster):
     assert done(notes) == [*ONCE, "delete", *ONCE, "delete"]
 
 
-def test_a_program_that_fails_on_its_own_does_not_go_on_for_ever(cluster):
+def test_a_program_that_keeps_failing_is_not_restarted_forever(cluster):
     states = ["ABSENT", *["ACTIVE"] * 10]
     code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, states=states, codes=[1, 1, 1])
     assert code == 1
@@ -144,14 +144,14 @@ def test_a_pod_whose_state_cannot_be_read_is_not_deleted(cluster):
     assert done(notes) == ["create", *ONCE[1:], *ONCE[1:], "delete"]
 
 
-def test_waiting_ends_where_the_state_is_never_known(cluster):
+def test_waiting_ends_if_the_state_is_never_known(cluster):
     code, _, output = cluster("tpu_pod.sh", "create", states=["CUT"] * 50)
     assert code == 1
     assert "could not be read 20 times in a row" in output
 
 
 @pytest.mark.parametrize("missing", [{"BUCKET": None}, {"PACKAGE": None}])
-def test_what_follow_lacks_is_named_before_anything_costs_money(cluster, missing):
+def test_what_follow_needs_is_named_before_anything_costs_money(cluster, missing):
     code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, **missing)
     assert (code, notes) == (2, [])
     assert f"error: set {min(missing)}" in output
@@ -171,7 +171,7 @@ def test_what_follow_lacks_is_named_before_anything_costs_money(cluster, missing
         ("slurm.sbatch", (), {}, "error: give the flags of 'pnoise train'"),
     ],
 )
-def test_what_is_missing_is_named(cluster, script, arguments, variables, message):
+def test_missing_arguments_are_named(cluster, script, arguments, variables, message):
     code, notes, output = cluster(script, *arguments, **variables)
     assert (code, notes) == (2, [])
     assert message in output

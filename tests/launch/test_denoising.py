@@ -1,4 +1,4 @@
-"""Denoising, its anomalies, what it pretrains, and consistency: as a user runs them."""
+"""Denoising, anomalies, fine-tuning and consistency, as a user runs them."""
 
 import json
 
@@ -37,9 +37,9 @@ def test_it_reports_errors_and_starts_a_classifier(run, data_dir, tmp_path):
         f"--data_dir={data_dir}",
     )  # fmt: skip
     assert code == 0, errors
-    said = " ".join(output.split())
-    assert "weights of step 2, without the decoder" in said
-    assert "head fresh (none in the file → 10 classes)" in said
+    text = " ".join(output.split())
+    assert "weights of step 2, without the decoder" in text
+    assert "head fresh (none in the file → 10 classes)" in text
 
 
 def test_its_anomalies_are_measured_and_drawn(run):

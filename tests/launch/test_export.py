@@ -23,7 +23,7 @@ VIT = {"image_size": 8, "patch_size": 4, "dim": 16, "depth": 1, "num_heads": 2}
 
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
-    """A finished run that kept an average, without its data set."""
+    """A finished run with an EMA, without its data set."""
     workdir = tmp_path_factory.mktemp("run")
     config = small_config(data_dir, ema_decay=0.9, **{"data.test_transform": "resize_crop(0.9)"})
     training.train(config, workdir)
@@ -39,7 +39,7 @@ def exported(run):
     return run / "model.safetensors", output
 
 
-def test_the_average_comes_back_bit_for_bit(run, exported):
+def test_the_average_is_exported_bit_for_bit(run, exported):
     file, _ = exported
     model = models.create_model("vit_ti_16", num_classes=10, **VIT)
     before, after = weights.load(run, model), weights.load(file, model)
@@ -49,7 +49,7 @@ def test_the_average_comes_back_bit_for_bit(run, exported):
     assert (before["params"]["head"]["kernel"] != 0).any()
 
 
-def test_the_file_says_what_it_is(run, exported):
+def test_the_file_describes_itself(run, exported):
     file, output = exported
     assert f"wrote {file}: 20 arrays" in output
     assert "EMA weights of step 12" in output
@@ -102,7 +102,7 @@ def test_nothing_is_overwritten(run, exported):
     assert exported[0].read_bytes() == before
 
 
-def test_places_where_no_file_can_be(run, tmp_path):
+def test_paths_that_cannot_be_written_are_named(run, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"--out='.*file': .*none is not a directory; create it"
     ):
@@ -118,13 +118,13 @@ def test_places_where_no_file_can_be(run, tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-def test_the_weights_of_a_checkpoint_go_where_those_of_its_run_go(run, exported, tmp_path):
+def test_a_checkpoint_is_exported_to_the_same_file_as_its_run(run, exported, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run", ignore=lambda *_: ["model.safetensors"])
     newest = max((copy / "checkpoints").iterdir(), key=lambda path: int(path.name))
     assert weights.export(newest).path == copy / "model.safetensors"
-    expected, found = load_file(exported[0]), load_file(copy / "model.safetensors")
-    assert found.keys() == expected.keys()
-    assert all(np.array_equal(found[name], x) for name, x in expected.items())
+    expected, exported_again = load_file(exported[0]), load_file(copy / "model.safetensors")
+    assert exported_again.keys() == expected.keys()
+    assert all(np.array_equal(exported_again[name], x) for name, x in expected.items())
 
 
 def test_a_name_of_another_format_is_refused(run, tmp_path):
@@ -136,7 +136,7 @@ def test_a_name_of_another_format_is_refused(run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_no_mean_is_stated_where_a_mean_image_is_subtracted(run, tmp_path):
+def test_no_mean_is_stated_if_a_mean_image_is_subtracted(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run", ignore=lambda *_: ["model.safetensors"])
     config = json.loads((copy / "config.json").read_text())
     config["data"] |= {"mean_image": "/there/mean.npy", "std": [1.0]}
@@ -155,7 +155,7 @@ def test_no_mean_is_stated_where_a_mean_image_is_subtracted(run, tmp_path):
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
+def test_a_file_that_appears_meanwhile_is_not_overwritten(run, tmp_path, monkeypatch, links):
     out = tmp_path / "file"
 
     def save_late(*arguments, **options):
@@ -175,7 +175,7 @@ def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_model_that_this_process_has_registered_is_none_of_timms(run, tmp_path):
+def test_a_registered_custom_model_is_refused(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     config = json.loads((copy / "config.json").read_text())
@@ -206,8 +206,8 @@ def test_a_model_that_this_process_has_registered_is_none_of_timms(run, tmp_path
         ("data", None, r"does not match its checkpoint \(it has no 'data'\); rest"),
     ],
 )
-def test_a_config_of_another_model(run, tmp_path, section, changed, message):
-    """None of which would be a file that timm loads."""
+def test_a_config_of_another_model_is_refused(run, tmp_path, section, changed, message):
+    """timm could not load any of these files."""
     shutil.copytree(run / "checkpoints", tmp_path / "run" / "checkpoints")
     config = json.loads((run / "config.json").read_text())
     if changed is None:
@@ -226,7 +226,7 @@ def test_a_checkpoint_is_exported_into_the_work_directory(run, tmp_path):
     assert written.path == tmp_path / "run" / "model.safetensors"
 
 
-def test_what_is_no_run(run, tmp_path):
+def test_a_path_without_a_run_is_named(run, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileNotFoundError, match="contains no run: it is a file"):
         weights.export(tmp_path / "file")

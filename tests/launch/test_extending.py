@@ -1,4 +1,4 @@
-"""The page on own things, as a reader would use it: five files in an empty folder, and commands."""
+"""The page on your own models and noises, as a reader uses it: files in a folder, and commands."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ COMMANDS = re.search(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[1].s
 
 
 def pnoise(folder, line, *more, path=()):
-    """Runs a command of the page in a folder; its exit code, what it printed, and its errors."""
+    """Runs a command of the page in a folder: its exit code, its output and its errors."""
     _, *arguments = shlex.split(line)
     return command.run_forked("launch", *arguments, *more, directory=folder, path=path)
 
@@ -36,17 +36,17 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_each_thing_is_short():
+def test_each_file_is_short():
     for name, content in FILES.items():
         code = [line for line in content.splitlines() if line and not line.startswith("#")]
         assert len(code) < 30, name
 
 
-def test_the_commands_are_those_that_are_tested():
+def test_every_command_of_the_page_is_tested():
     assert [line.split()[1] for line in COMMANDS] == ["train", "evaluate", "audit", "sweep"]
 
 
-def test_a_run_evaluates_goes_on_and_is_found_again(folder):
+def test_a_run_is_evaluated_and_resumed_and_needs_its_modules(folder):
     assert set(json.loads((folder / "run" / "modules.json").read_text())) == {
         "model", "noise", "data", "task",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A file system that is really full: the run ends, and goes on once there is room."""
+"""A file system that is really full: the run ends, and resumes once there is room."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ def may_mount(directory):
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(data_dir, tmp_path):
+def test_a_full_disk_ends_the_run_and_the_same_command_resumes_it(data_dir, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     if not may_mount(small):
@@ -41,12 +41,12 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(data_dir, tmp_pat
     assert done.returncode == 0, done.stderr
     tries = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(tries) == len(full_disk.TRIES)
-    for found in tries:
-        assert found["code"] == 1, found
-        assert "Make room" in found["errors"]
-        assert "start the same command again" in found["errors"]
-        # A thread of Orbax may add a traceback of its own; the last words are ours.
-        assert found["errors"].rstrip().endswith("(--traceback shows where)")
-        assert found["later_code"] == 0, found["later"]
-        assert "resuming from the checkpoint of step" in found["later"]
-        assert found["checksums"] == expected
+    for outcome in tries:
+        assert outcome["code"] == 1, outcome
+        assert "Make room" in outcome["errors"]
+        assert "start the same command again" in outcome["errors"]
+        # A thread of Orbax may print a traceback, but the last line is ours.
+        assert outcome["errors"].rstrip().endswith("(--traceback shows where)")
+        assert outcome["later_code"] == 0, outcome["later"]
+        assert "resuming from the checkpoint of step" in outcome["later"]
+        assert outcome["checksums"] == expected

@@ -1,4 +1,4 @@
-"""Several hosts that were not started alike, or that are lost: real processes on this machine."""
+"""Hosts that were started differently, or that are lost: real processes on this machine."""
 
 import contextlib
 import os
@@ -34,8 +34,8 @@ def assert_all_say(errors, *sentences):
             assert sentence in text
 
 
-def test_hosts_of_other_configs_stop_and_say_what_differs(data_dir, tmp_path):
-    """Also where the steps differ, for which they would wait for ever."""
+def test_hosts_with_different_configs_stop_and_say_what_differs(data_dir, tmp_path):
+    """Also if the steps differ, which would make them wait forever."""
     run = tmp_path / "run"
     first = arguments(data_dir, run, "--config.steps=40")
     second = arguments(data_dir, run, "--config.steps=30", "--config.optimizer.learning_rate=0.002")
@@ -51,10 +51,10 @@ def test_hosts_of_other_configs_stop_and_say_what_differs(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_hosts_with_different_numbers_of_devices(data_dir, tmp_path):
+def test_hosts_with_different_numbers_of_devices_stop(data_dir, tmp_path):
     run = tmp_path / "run"
-    one = ("train", *arguments(data_dir, run))
-    hosts = [(*one, {"JAX_NUM_CPU_DEVICES": count}) for count in ("1", "2")]
+    host_command = ("train", *arguments(data_dir, run))
+    hosts = [(*host_command, {"JAX_NUM_CPU_DEVICES": count}) for count in ("1", "2")]
     codes, errors = command.ends(command.start_on_hosts(*hosts))
     assert codes == [1, 1]
     assert_all_say(errors, "\n  devices of the host: 1 x cpu on host 0; 2 x cpu on host 1\n")
@@ -62,24 +62,26 @@ def test_hosts_with_different_numbers_of_devices(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_groups_that_do_not_divide_the_devices_of_all_hosts(data_dir, tmp_path):
-    one = ("train", *arguments(data_dir, tmp_path / "run", "--config.fsdp=4"))
-    codes, errors = command.ends(command.start_on_hosts(one, one, JAX_NUM_CPU_DEVICES="3"))
+def test_groups_that_do_not_divide_the_devices_of_all_hosts_are_refused(data_dir, tmp_path):
+    host_command = ("train", *arguments(data_dir, tmp_path / "run", "--config.fsdp=4"))
+    codes, errors = command.ends(
+        command.start_on_hosts(host_command, host_command, JAX_NUM_CPU_DEVICES="3")
+    )
     assert codes == [64, 64]
     assert_all_say(errors, "fsdp=4 does not divide the 6 devices: choose one of 1, 2, 3, 6")
 
 
 @pytest.mark.slow
-def test_a_port_in_use(data_dir, tmp_path):
+def test_a_port_in_use_is_named(data_dir, tmp_path):
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
         port = taken.getsockname()[1]
-        own = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"}
+        address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"}
         code, _, errors = command.run(
             "train",
             *arguments(data_dir, tmp_path / "run"),
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID="0",
-            **own,
+            **address,
         )
     assert code == 1
     assert_all_say([errors], f"process 0 cannot listen on port {port}", "set another port in JAX_")
@@ -87,7 +89,7 @@ def test_a_port_in_use(data_dir, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_devices_that_are_not_installed(data_dir, tmp_path, platform):
+def test_devices_that_are_not_installed_are_named(data_dir, tmp_path, platform):
     run = tmp_path / "run"
     code, _, errors = command.run("train", *arguments(data_dir, run), JAX_PLATFORMS=platform)
     assert code == 1
@@ -96,7 +98,7 @@ def test_devices_that_are_not_installed(data_dir, tmp_path, platform):
 
 
 @pytest.mark.slow
-def test_a_work_directory_that_is_not_shared(data_dir, tmp_path):
+def test_a_work_directory_that_is_not_shared_is_refused(data_dir, tmp_path):
     hosts = [("train", *arguments(data_dir, tmp_path / f"{index}")) for index in range(2)]
     codes, errors = command.ends(command.start_on_hosts(*hosts))
     assert codes == [1, 1]
@@ -115,7 +117,7 @@ def trained(data_dir, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_evaluation_with_other_batches_stops(trained):
+def test_evaluation_with_different_batches_stops(trained):
     hosts = [
         ("evaluate", f"--workdir={trained}", f"--config.evaluation.batch_size={size}")
         for size in (8, 16)
@@ -129,8 +131,8 @@ def test_evaluation_with_other_batches_stops(trained):
 @pytest.mark.parametrize("program", ["audit", "sweep"])
 def test_programs_of_one_host_refuse_several(data_dir, tmp_path, program):
     config = f"--config={ROOT}/configs/figure2.py:vit" if program == "sweep" else CONFIG
-    one = (program, config, f"--data_dir={data_dir}", f"--workdir={tmp_path}")
-    codes, errors = command.ends(command.start_on_hosts(one, one))
+    host_command = (program, config, f"--data_dir={data_dir}", f"--workdir={tmp_path}")
+    codes, errors = command.ends(command.start_on_hosts(host_command, host_command))
     assert codes == [1, 1]
     assert_all_say(errors, "runs on one host")
 
@@ -144,19 +146,25 @@ def test_two_programs_do_not_wait_for_each_other(data_dir, trained):
 
 
 @pytest.mark.slow
-def test_other_code_settings_and_data_stop(data_dir, tmp_path):
+def test_hosts_with_different_code_settings_and_data_stop(data_dir, tmp_path):
     copy = tmp_path / "copy"
     for folder in ("pnoise_jax", "launch", "configs"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     with (copy / "pnoise_jax" / "training" / "step.py").open("a") as file:
         file.write("\n# another version\n")
-    own = {"CODE": str(copy), "PYTHONPATH": str(copy), "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    given = [command.ENVIRONMENT.get("XLA_FLAGS", ""), "--xla_cpu_enable_fast_math=true"]
-    environments = [command.ENVIRONMENT | {"XLA_FLAGS": flags} for flags in given]
+    other_environment = {
+        "CODE": str(copy),
+        "PYTHONPATH": str(copy),
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+    }
+    xla_flags = [command.ENVIRONMENT.get("XLA_FLAGS", ""), "--xla_cpu_enable_fast_math=true"]
+    environments = [command.ENVIRONMENT | {"XLA_FLAGS": flags} for flags in xla_flags]
     flags = [(each | xla_options.wanted(each))["XLA_FLAGS"] for each in environments]
-    one = ("train", *arguments(data_dir, tmp_path / "run"))
+    host_command = ("train", *arguments(data_dir, tmp_path / "run"))
     part = "--config.data.train_split=train[:299]"
-    hosts = command.start_on_hosts(one, (*one, part, own | {"XLA_FLAGS": given[1]}))
+    hosts = command.start_on_hosts(
+        host_command, (*host_command, part, other_environment | {"XLA_FLAGS": xla_flags[1]})
+    )
     codes, errors = command.ends(hosts)
     assert codes == [1, 1]
     assert_all_say(
@@ -171,7 +179,7 @@ def test_other_code_settings_and_data_stop(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_of_one_host_ends_the_others_with_it(tmp_path, data_dir):
+def test_an_error_of_one_host_ends_all_hosts(tmp_path, data_dir):
     hosts = [
         ("train", *arguments(place, tmp_path / "run")) for place in (data_dir, "/nowhere/data")
     ]
@@ -184,10 +192,10 @@ def test_an_error_of_one_host_ends_the_others_with_it(tmp_path, data_dir):
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_host_is_named_with_the_time(data_dir, tmp_path, victim):
-    """Not as a disk that is full; the last checkpoint stays, and the run goes on from it."""
+    """Not reported as a full disk. The last checkpoint stays, so other steps are refused."""
     run = tmp_path / "run"
-    one = ("train", *arguments(data_dir, run, "--config.checkpoint.every=20 steps"))
-    hosts = command.start_on_hosts(one, one)
+    host_command = ("train", *arguments(data_dir, run, "--config.checkpoint.every=20 steps"))
+    hosts = command.start_on_hosts(host_command, host_command)
     deadline = time.monotonic() + 200
     while not (run / "checkpoints" / "20").exists():
         assert all(host.poll() is None for host in hosts), command.ends(hosts)
@@ -196,26 +204,26 @@ def test_a_killed_host_is_named_with_the_time(data_dir, tmp_path, victim):
     hosts[victim].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     codes, errors = command.ends(hosts)
-    assert time.monotonic() - killed < 150  # JAX gives up after 100 s where a save waits for it
+    assert time.monotonic() - killed < 150  # JAX gives up after 100 s if a save waits for it
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == 1
     name = rf"host {victim} \({socket.gethostname()}, pid {hosts[victim].pid}\)"
     (line,) = [line for line in errors[1 - victim].splitlines() if line.startswith("error: ")]
     assert re.match(rf"error: lost {name}.* at \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d", line)
     assert "Make room" not in errors[1 - victim]
-    hosts = command.start_on_hosts(*[(*one, "--config.steps=60")] * 2)
+    hosts = command.start_on_hosts(*[(*host_command, "--config.steps=60")] * 2)
     outputs = [host.communicate(timeout=300) for host in hosts]
-    assert [host.returncode for host in hosts] == [64, 64]  # other steps: another config's run
+    assert [host.returncode for host in hosts] == [64, 64]  # other steps are another config
     assert "contains a run of another config" in outputs[0][1]
 
 
 @pytest.mark.slow
 def test_a_host_whose_output_is_closed_ends_all(data_dir, tmp_path):
-    """Also in a save, which waits for the other hosts, as they wait for a step of this one."""
+    """Also during a save, when the hosts wait for each other."""
     run = tmp_path / "run"
     more = ("--config.checkpoint.every=1 steps", "--config.log_every=1 steps")
-    one = ("train", *arguments(data_dir, run, *more))
-    hosts = command.start_on_hosts(one, one)
+    host_command = ("train", *arguments(data_dir, run, *more))
+    hosts = command.start_on_hosts(host_command, host_command)
     deadline = time.monotonic() + 400
     while not (run / "checkpoints" / "3").exists():
         assert all(host.poll() is None for host in hosts), command.ends(hosts)
@@ -256,7 +264,7 @@ def test_a_stopped_data_worker_is_reported_and_nothing_ends(data_dir, tmp_path):
         assert process.returncode == 0
     finally:
         process.kill()
-        for worker in workers:  # which else keep the pipes open
+        for worker in workers:  # which would keep the pipes open
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
         process.communicate()

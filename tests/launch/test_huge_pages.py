@@ -1,4 +1,4 @@
-"""Programs start again once, with huge pages: in real processes, and what decides about it."""
+"""Programs restart once with huge pages: in real processes, and what decides whether they do."""
 
 import json
 import os
@@ -100,17 +100,17 @@ def look(folder, *command, **options):
 def test_arrays_take_few_page_faults_and_nothing_else_changes(folder):
     arguments = ("--x=a b", "", "é\udc80", "-m", "--", "*", "--read", "0")
     flags = ("-W", "error::ImportWarning", "-X", "dev", "-X", "mine=1", "-m", "launch.probe")
-    ours = look(folder, *flags, *arguments, input="one\ntwo")
+    restarted = look(folder, *flags, *arguments, input="one\ntwo")
     plain = look(folder, *flags, *arguments, input="one\ntwo", environment={huge_pages.SWITCH: "0"})
-    assert ours["in_use"]
+    assert restarted["in_use"]
     assert not plain["in_use"]
-    assert ours["faults"] < plain["faults"] / 20
-    assert ours["environment"] == {
+    assert restarted["faults"] < plain["faults"] / 20
+    assert restarted["environment"] == {
         k: v for k, v in plain["environment"].items() if k != huge_pages.SWITCH
     }
     same = ("arguments", "dev_mode", "options", "warnings", "ignores_sigint", "directory", "stdin")
-    assert {name: ours[name] for name in same} == {name: plain[name] for name in same}
-    assert ours["arguments"] == list(arguments)
+    assert {name: restarted[name] for name in same} == {name: plain[name] for name in same}
+    assert restarted["arguments"] == list(arguments)
 
 
 @in_processes
@@ -120,7 +120,7 @@ def test_the_exit_code_is_the_programs(folder, code):
 
 
 @in_processes
-def test_a_signal_reaches_the_process_that_was_started(folder):
+def test_a_signal_reaches_the_restarted_process(folder):
     process = subprocess.Popen(
         [sys.executable, "-m", "launch.probe", "--wait"],
         cwd=folder,
@@ -138,24 +138,24 @@ def test_a_signal_reaches_the_process_that_was_started(folder):
 
 @in_processes
 def test_an_ignored_signal_stays_ignored(folder):
-    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         seen = look(folder, "-m", "launch.probe")
     finally:
-        signal.signal(signal.SIGINT, ours)
+        signal.signal(signal.SIGINT, previous)
     assert seen["in_use"]
     assert seen["ignores_sigint"]
 
 
 @in_processes
-def test_the_installed_script_starts_again_as_well(folder):
+def test_the_installed_script_restarts_as_well(folder):
     seen = look(folder, folder / "pnoise", "--x=1")
     assert seen["in_use"]
     assert seen["arguments"] == ["--x=1"]
 
 
 @in_processes
-def test_workers_are_not_started_again(folder):
+def test_workers_do_not_restart(folder):
     seen = look(folder, "-m", "launch.probe", "--workers")
     for method in ("spawn", "fork", "forkserver"):
         assert not {"GLIBC_TUNABLES", "_PNOISE_STARTED_AGAIN"} & seen[method]["environment"].keys()
@@ -173,7 +173,7 @@ def test_workers_are_not_started_again(folder):
     ],
     ids=["text", "module", "script"],
 )
-def test_programs_of_others_that_import_ours_are_left_alone(folder, command):
+def test_other_programs_that_import_ours_do_not_restart(folder, command):
     assert not look(folder, *command)["in_use"]
 
 
@@ -187,15 +187,15 @@ def test_programs_of_others_that_import_ours_are_left_alone(folder, command):
     ],
     ids=str,
 )
-def test_what_the_user_has_chosen_stays(folder, environment):
+def test_the_users_choice_is_kept(folder, environment):
     seen = look(folder, "-m", "launch.probe", environment=environment)
     assert not seen["in_use"]
     assert environment.items() <= seen["environment"].items()
 
 
 @in_processes
-def test_it_starts_again_once(folder):
-    """Also where the variables do not arrive, or those of another process do."""
+def test_a_program_restarts_only_once(folder):
+    """Also if the variables are lost, or come from another process."""
     seen = look(folder, "-m", "launch.probe", environment={"_PNOISE_STARTED_AGAIN": "1"})
     assert seen["in_use"]
     dropping = "env -u GLIBC_TUNABLES " + sys.executable  # as Linux does for privileged programs
@@ -235,12 +235,12 @@ def test_debuggers_and_profilers_keep_their_process(folder, watcher):
         ([], [], False),
     ],
 )
-def test_only_a_program_that_has_not_begun_starts_again(command, arguments, expected):
+def test_only_programs_of_this_package_restart(command, arguments, expected):
     assert programs.is_program(command, arguments) is expected
 
 
 @pytest.mark.parametrize("version", [(2, 34), (2, 17), ()])
-def test_an_old_glibc_or_another_library_is_left_alone(monkeypatch, version):
+def test_programs_do_not_restart_with_an_old_or_another_libc(monkeypatch, version):
     monkeypatch.setattr(huge_pages, "_glibc", lambda: version)
     assert not huge_pages.help_here(CPU)
 
@@ -263,7 +263,7 @@ def test_the_kernels_mode_decides(monkeypatch, tmp_path, mode, helps):
 
 
 @pytest.mark.parametrize("platforms", ["cuda", "tpu,cpu", "rocm"])
-def test_accelerators_are_left_alone(platforms):
+def test_programs_on_accelerators_do_not_restart(platforms):
     assert not huge_pages.help_here({"JAX_PLATFORMS": platforms})
 
 
@@ -279,5 +279,5 @@ def test_without_a_choice_of_platforms_jaxs_plugins_decide(monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize("preload", ["/lib/libtcmalloc.so.4", "libjemalloc.so"])
-def test_another_allocator_is_left_alone(preload):
+def test_programs_with_another_allocator_do_not_restart(preload):
     assert not huge_pages.help_here(CPU | {"LD_PRELOAD": preload})

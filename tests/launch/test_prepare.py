@@ -58,7 +58,7 @@ def test_prepares_once_and_says_what_a_config_needs(tmp_path):
     ],
 )
 def test_suggested_splits(splits, expected, tmp_path):
-    """Never one to test on as the one to train on."""
+    """A test split is never suggested for training."""
     path = tmp_path / "folder" / "x" / "1.0.0"
     prepared = Prepared("folder/x", path, dict.fromkeys(splits, 9), is_new=True)
     lines = prepare.describe(prepared).split("as flags of launch.train:\n")[1].splitlines()
@@ -67,7 +67,7 @@ def test_suggested_splits(splits, expected, tmp_path):
 
 
 def test_errors_are_messages(tmp_path):
-    """A file that is missing, and a flag."""
+    """A missing file, and a wrong flag."""
     expected = {
         "--dataset=visda2017": (
             "train.tar",
@@ -94,14 +94,14 @@ def test_errors_are_messages(tmp_path):
             assert words in errors
 
 
-def test_interrupted(tmp_path):
+def test_an_interruption_ends_with_a_message(tmp_path):
     archives.make_folder(tmp_path / "pets", splits=(), per_class=3000)
     process = command.start(
         "prepare",
         "--dataset=folder/pets",
         f"--manual_dir={tmp_path / 'pets'}",
         f"--data_dir={tmp_path / 'data'}",
-        "--short_side=16",  # so that it takes its time
+        "--short_side=16",  # to make it slow
     )
     while not list(tmp_path.glob("data/incomplete.folder.pets/1.0.0/part.*")):
         assert process.poll() is None, process.communicate()

@@ -88,7 +88,7 @@ def test_a_config_imports_a_module_beside_it(tmp_path):
 
 @pytest.mark.slow  # builds the package, for which it fetches setuptools; .ci/run runs it
 def test_the_package_trains_from_an_empty_folder(tmp_path, data_dir):
-    """The wheel that is built from the sdist, in a new environment, with no clone around."""
+    """The wheel built from the sdist, in a new environment, without a clone."""
     dist, environment, empty = (tmp_path / name for name in ("dist", "environment", "empty"))
     empty.mkdir()
 
@@ -124,8 +124,8 @@ def test_the_package_trains_from_an_empty_folder(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_a_program_that_starts_again_finds_what_it_has_compiled(data_dir, tmp_path):
-    """In the user's cache; where that cannot be written it compiles again, and says nothing."""
+def test_a_second_run_reuses_compiled_programs(data_dir, tmp_path):
+    """In the user's cache. If it cannot be written, programs compile again without a message."""
     config = "configs/digits_vit.py", "--config.steps=1", "--config.model.depth=1"
     config += (
         "--config.noise.layer=1",
@@ -145,8 +145,8 @@ def test_a_program_that_starts_again_finds_what_it_has_compiled(data_dir, tmp_pa
     cache = tmp_path / "cache"
     train("first")
     (programs,) = (cache / "pnoise_jax").glob("compiled-*")
-    kept = {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
-    assert kept
+    cached = {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
+    assert cached
     train("second")
-    assert kept == {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
+    assert cached == {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
     run("evaluate", "--workdir", tmp_path / "first", cache="/proc/self")

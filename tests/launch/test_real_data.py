@@ -1,4 +1,4 @@
-"""From the official archives, in small, to an audit: the whole way on the command line."""
+"""From small copies of the official archives to an audit, all on the command line."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ def run(program, *arguments):
     return output
 
 
-def measured(workdir):
+def metric_lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -72,7 +72,7 @@ def test_an_imagenet_recipe_trains_and_evaluates(config, options, imagenet, tmp_
         "--config.log_every=2 steps",
         *options,
     )
-    lines = measured(tmp_path)
+    lines = metric_lines(tmp_path)
     assert [line["step"] for line in lines] == [2, 4]
     assert all("data_wait" in line for line in lines)
     trained = json.loads((tmp_path / "evaluation.json").read_text())
@@ -117,7 +117,7 @@ def test_tiny_imagenet_from_its_archive_to_an_audit(tmp_path):
     assert str(trained / "seed_0") in again["weights"]
 
 
-def test_the_headline_from_published_weights_and_the_validation_tar_alone(tmp_path):
+def test_the_headline_needs_only_published_weights_and_the_validation_tar(tmp_path):
     archives.make_imagenet(tmp_path, train_per_class=0, size=(8, 8))
     run("prepare", "--dataset=imagenet2012", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}")
     small = {"depth": 2, "dim": 16, "num_heads": 2, "image_size": 32}
@@ -149,7 +149,7 @@ def test_the_headline_from_published_weights_and_the_validation_tar_alone(tmp_pa
         itertools.product((False, True), ("shuffled", "class_sorted"))
     )
     assert {row["n"] for row in audit["rows"]} == {500}
-    # The prediction is of these two numbers; the page has them beside the truth.
+    # The page shows the two numbers that are predicted, next to the true one.
     (in_order,) = [r for r in audit["rows"] if r["noise"] and r["order"] == "class_sorted"]
     page = (tmp_path / "audited" / "audit" / "audit.html").read_text()
     for name in ("top1", "printed", "printed_top5"):

@@ -98,7 +98,7 @@ def test_a_study_tunes_tests_and_resumes(config, data_dir, tmp_path, capsys):
     ]
     assert contrast["value"] == pytest.approx(sum(changes) / 2)
     assert "over_none" in arms["shifts"]
-    assert "over_none" not in arms["none + noise"]  # a contrast has it
+    assert "over_none" not in arms["none + noise"]  # that is a contrast
     assert set(setting["floors"]) == {"1-NN", "SVM"}
     table = (workdir / "regularisers.md").read_text()
     assert "| small | none + noise − none |" in table
@@ -116,11 +116,11 @@ def test_a_study_tunes_tests_and_resumes(config, data_dir, tmp_path, capsys):
     for other in ({"seeds": Seeds((5,), (0, 2))}, {"contrasts": []}):
         with pytest.raises(ValueError, match="contains another comparison"):
             resume(config, workdir, data_dir, **other)
-    (workdir / "study.json").unlink()  # as if it were older than this file
+    (workdir / "study.json").unlink()  # as if from an earlier version
     with pytest.raises(ValueError, match=r"small / test / seeds: \[0, 1\] there, \[0, 2\] now"):
         resume(config, workdir, data_dir, seeds=Seeds((5,), (0, 2)))
     assert not (workdir / "study.json").exists()
-    for file in ("setting.json", "test/results.csv"):  # as if it had been killed before
+    for file in ("setting.json", "test/results.csv"):  # as if it had been killed earlier
         (workdir / "small" / file).unlink()
     code, output, errors = compare(config, workdir, data_dir)
     assert code == 0, errors
@@ -132,7 +132,7 @@ def test_a_study_tunes_tests_and_resumes(config, data_dir, tmp_path, capsys):
 
 
 def resume(config, workdir, data_dir, **other):
-    """As the command does, but in this process: starting another takes seconds."""
+    """Resumes like the command, but in this process: starting another takes seconds."""
     defined = runpy.run_path(str(config))
     base = defined["get_config"]()
     base.data.data_dir = str(data_dir)

@@ -48,7 +48,7 @@ def study(tmp_path_factory, data_dir):
     return config, directory / "study"
 
 
-def test_flags_take_the_place_of_the_config_s_strengths(study):
+def test_flags_override_the_strengths_of_the_config(study):
     content = json.loads((study[1] / "robustness.json").read_text())
     assert content["settings"]["strengths"]["fgsm"] == [0.0, 0.1, 0.2]
     assert content["settings"]["strengths"]["pgd"] == [0.0, 0.1]

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.long
 SMALL = ("--config=digits_vit", "--config.model.depth=1", "--config.model.dim=16")
 
 
-def test_it_draws_and_writes_what_it_draws(tmp_path, data_dir):
+def test_it_writes_figures_and_their_numbers(tmp_path, data_dir):
     out = tmp_path / "new" / "out"
     arguments = (*SMALL, f"--out={out}", f"--data_dir={data_dir}", "--strengths=1,0.3")
     code, output, errors = command.run("show", *arguments, DISPLAY="", MPLBACKEND="TkAgg")
@@ -51,7 +51,7 @@ def test_it_draws_and_writes_what_it_draws(tmp_path, data_dir):
 def test_bad_input_ends_with_one_clear_message(tmp_path, data_dir, flag, message):
     out = f"--out={tmp_path / 'out'}"
     code, _, errors = command.run("show", *SMALL, f"--data_dir={data_dir}", out, flag)
-    assert code in (1, 64)  # 64 of a flag that absl refuses
+    assert code in (1, 64)  # 64 if absl refuses the flag
     assert message in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "out").exists()

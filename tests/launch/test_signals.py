@@ -35,7 +35,7 @@ def arguments(data_dir, workdir, *more):
 
 
 def send_when(ready, processes, *numbers, gap=0.0):
-    """Sends signals once ``ready()``; the exit codes, and the errors, of all processes."""
+    """Sends signals once ``ready()``; returns exit codes and errors of all processes."""
     deadline = time.monotonic() + 300
     while not ready():
         assert all(process.poll() is None for process in processes), processes[0].communicate()
@@ -50,20 +50,20 @@ def send_when(ready, processes, *numbers, gap=0.0):
 
 
 def has_lines(workdir, count=1):
-    """A function that says whether the run has reported ``count`` times."""
+    """A function that tells whether the run has reported ``count`` times."""
     file = pathlib.Path(workdir) / "metrics.jsonl"
     return lambda: file.exists() and len(file.read_text().splitlines()) >= count
 
 
-def seconds(wait):
+def after_seconds(wait):
     end = time.monotonic() + wait
     return lambda: time.monotonic() > end
 
 
 @pytest.mark.parametrize("number", [TERM, INT])
-def test_while_it_starts(data_dir, tmp_path, number):
+def test_a_signal_during_the_start_ends_the_program(data_dir, tmp_path, number):
     process = command.start("train", *arguments(data_dir, tmp_path / "run"))
-    (code,), (errors,) = send_when(seconds(0.5), [process], number)
+    (code,), (errors,) = send_when(after_seconds(0.5), [process], number)
     assert code == 75
     assert errors == (
         f"stopped by {number.name} before any work was done; nothing was saved; start the same "
@@ -74,7 +74,7 @@ def test_while_it_starts(data_dir, tmp_path, number):
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_it_at_once(data_dir, tmp_path):
-    """Also while workers make the batches: none of them stays."""
+    """Also while workers make the batches: they end, too."""
     workers = ("--config.data.num_workers=2", "--config.data.cache=False")
     process = command.start("train", *arguments(data_dir, tmp_path, *workers))
     (code,), (errors,) = send_when(has_lines(tmp_path), [process], INT, INT)
@@ -83,8 +83,8 @@ def test_a_second_ctrl_c_ends_it_at_once(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_again_and_again_changes_nothing(data_dir, tmp_path):
-    """Also while the interpreter ends: a scheduler goes by the exit code."""
+def test_repeated_sigterms_change_nothing(data_dir, tmp_path):
+    """Also while the interpreter exits: a scheduler relies on the exit code."""
     process = command.start("train", *arguments(data_dir, tmp_path))
     (code,), (errors,) = send_when(has_lines(tmp_path), [process], *[TERM] * 400, gap=0.02)
     assert code == 75, errors
@@ -94,8 +94,8 @@ def test_sigterm_again_and_again_changes_nothing(data_dir, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [TERM, INT])
-def test_workers_do_not_die_of_a_signal_to_the_whole_group(data_dir, tmp_path, number):
-    """Slurm sends SIGTERM, a terminal Ctrl-C, to the workers, too."""
+def test_workers_survive_a_signal_to_the_whole_group(data_dir, tmp_path, number):
+    """Slurm sends SIGTERM to workers, too, and terminals send Ctrl-C."""
     workers = ("--config.data.num_workers=2", "--config.data.cache=False")
     process = command.start("train", *arguments(data_dir, tmp_path, *workers))
     deadline = time.monotonic() + 300
@@ -106,7 +106,7 @@ def test_workers_do_not_die_of_a_signal_to_the_whole_group(data_dir, tmp_path, n
     for children in pathlib.Path(f"/proc/{process.pid}/task").glob("*/children"):
         for child in children.read_text().split():
             os.kill(int(child), number)
-    (code,), (errors,) = send_when(seconds(0), [process], number)
+    (code,), (errors,) = send_when(after_seconds(0), [process], number)
     assert code == 75, errors
     assert "the checkpoint of step" in errors
 
@@ -151,18 +151,18 @@ def trained(data_dir, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_evaluate_writes_nothing(trained):
+def test_a_stopped_evaluation_writes_nothing(trained):
     before = (trained / "evaluation.json").read_text()
     process = command.start("evaluate", f"--workdir={trained}", "--config.noise.strength=0.3")
-    process.stdout.readline()  # what noise it is
-    (code,), (errors,) = send_when(seconds(0), [process], TERM)
+    process.stdout.readline()  # describes the noise
+    (code,), (errors,) = send_when(after_seconds(0), [process], TERM)
     assert code == 75
     assert "stopped by SIGTERM while evaluating; nothing was written" in errors
     assert (trained / "evaluation.json").read_text() == before
 
 
 @pytest.mark.slow
-def test_an_audit_keeps_its_runs(trained, tmp_path):
+def test_a_stopped_audit_keeps_its_runs(trained, tmp_path):
     out = tmp_path / "out"  # made when the measurements begin
     process = command.start("audit", f"--workdir={trained}", f"--out={out}", "--orders=2000")
     (code,), (errors,) = send_when(out.exists, [process], TERM)
@@ -189,10 +189,10 @@ def sweep():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("together", ["never", "always"])
-def test_a_sweep_keeps_its_cells(data_dir, tmp_path, together):
+def test_a_stopped_sweep_keeps_its_cells(data_dir, tmp_path, together):
     file, workdir = tmp_path / "config.py", tmp_path / "sweep"
     file.write_text(SWEEP)
-    given = (
+    flags = (
         f"--config={file}",
         f"--workdir={workdir}",
         f"--config.data.data_dir={data_dir}",
@@ -207,12 +207,12 @@ def test_a_sweep_keeps_its_cells(data_dir, tmp_path, together):
             RunDirectory(run).has_checkpoint() for run in runs
         )
 
-    process = command.start("sweep", *given)
+    process = command.start("sweep", *flags)
     (code,), (errors,) = send_when(ready, [process], TERM)
     assert code == 75, errors
     finished = 0 if together == "always" else 1
     assert f"{finished} of 3 cells are finished and have a row in" in errors
-    code, output, errors = command.run("sweep", *given)
+    code, output, errors = command.run("sweep", *flags)
     assert code == 0, errors
     assert f"3 cells, {finished} of them already finished" in output
     assert len((workdir / "results.csv").read_text().splitlines()) == 4
@@ -228,10 +228,10 @@ def kinds_of_kill(total=200):
     ]
 
 
-def moment(checkpoints, kind, when):
-    """A function that says whether it has come."""
+def when_to_kill(checkpoints, kind, when):
+    """A function that tells whether to kill now."""
     if kind == "time":
-        return seconds(when)
+        return after_seconds(when)
 
     def ready():
         names = [path.name for path in checkpoints.iterdir()] if checkpoints.exists() else []
@@ -253,15 +253,15 @@ def test_twenty_kills_lose_nothing_but_the_steps_since_the_last_checkpoint(data_
     assert len(tries) == 20
     for number, (kind, when) in enumerate(tries):
         workdir = tmp_path / f"killed_{number}"
-        ready = moment(workdir / "checkpoints", kind, when)
+        ready = when_to_kill(workdir / "checkpoints", kind, when)
         process = command.start("train", *arguments(data_dir, workdir, *more))
         send_when(ready, [process], signal.SIGKILL)
         code, _, errors = command.run("train", *arguments(data_dir, workdir, *more))
         assert code == 0, (kind, when, errors)
-        assert what_is_left(workdir) == what_is_left(straight), (kind, when)
+        assert final_results(workdir) == final_results(straight), (kind, when)
 
 
-def what_is_left(workdir):
+def final_results(workdir):
     speed = {"steps_per_second", "examples_per_second", "data_wait"}
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return (

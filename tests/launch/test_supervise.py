@@ -1,4 +1,4 @@
-"""The supervisor: what it starts again and when; with a stand-in for pnoise, and with real runs."""
+"""What the supervisor restarts, and when: with a stand-in for pnoise, and with real runs."""
 
 import json
 import os
@@ -31,7 +31,7 @@ exit "$code"
 
 @pytest.fixture
 def supervise(tmp_path):
-    """Starts the script where pnoise is a stand-in with a plan; (process, what it has noted)."""
+    """Starts the script with a stand-in for pnoise and a plan; (process, what it has noted)."""
     (tmp_path / "pnoise").write_text(STAND_IN)
     (tmp_path / "pnoise").chmod(0o755)
     run, notes = tmp_path / "a run", tmp_path / "notes"
@@ -39,10 +39,12 @@ def supervise(tmp_path):
     def start(*plan, start_new_session=False, workdir=f"--workdir={run}", **variables):
         (tmp_path / "plan").write_text("".join(f"{line}\n" for line in plan))
         notes.write_text("")
-        own = {"PLAN": tmp_path / "plan", "NOTES": notes, "RUN": run, "WAIT": "0"} | variables
+        settings = {"PLAN": tmp_path / "plan", "NOTES": notes, "RUN": run, "WAIT": "0"} | variables
         process = subprocess.Popen(
             ["bash", SCRIPT, "--config", "digits_vit", workdir],
-            env=os.environ | {"PNOISE": str(tmp_path / "pnoise")} | {k: str(own[k]) for k in own},
+            env=os.environ
+            | {"PNOISE": str(tmp_path / "pnoise")}
+            | {k: str(settings[k]) for k in settings},
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=start_new_session,
@@ -57,7 +59,7 @@ def end(process):
     return process.returncode, errors
 
 
-def test_a_run_that_fails_is_started_again_with_the_same_flags(supervise, tmp_path):
+def test_a_run_that_fails_is_restarted_with_the_same_flags(supervise, tmp_path):
     process, notes = supervise("1", "KILL 20", "0")
     code, errors = end(process)
     assert code == 0
@@ -70,7 +72,7 @@ def test_a_run_that_fails_is_started_again_with_the_same_flags(supervise, tmp_pa
 def test_it_gives_up_after_failures_without_a_new_checkpoint(supervise):
     process, notes = supervise("1 10", "1", "75", "1", "0", TRIES="3")
     code, errors = end(process)
-    assert (code, len(notes())) == (75, 3)  # the first one has saved a checkpoint: it counts as one
+    assert (code, len(notes())) == (75, 3)  # the first counts, too, although it saved one
     assert errors.splitlines()[-1] == (
         "supervise: 3 failures without a new checkpoint, the last with exit code 75; giving up"
     )
@@ -104,7 +106,7 @@ def test_a_wrong_command_is_not_tried_again(first, supervise):
     assert errors.splitlines()[-1].startswith("supervise: the same command would fail again")
 
 
-def test_a_run_that_was_stopped_and_saved_goes_on_at_once(supervise):
+def test_a_run_that_was_stopped_and_saved_resumes_at_once(supervise):
     process, notes = supervise("75 10", "75 20", "75 30", "0", TRIES="1", WAIT="1000")
     assert end(process)[0] == 0
     assert len(notes()) == 4
@@ -120,7 +122,7 @@ def test_the_pause_doubles(supervise):
     assert time.monotonic() - began > 7
 
 
-def test_a_signal_goes_to_the_run_and_ends_the_script(supervise):
+def test_a_signal_reaches_the_run_and_ends_the_script(supervise):
     process, notes = supervise("wait", "0")
     wait_for(notes)
     process.send_signal(signal.SIGTERM)
@@ -143,7 +145,7 @@ def test_a_second_interrupt_of_the_run_is_final(supervise):
     assert len(notes()) == 1
 
 
-def test_the_others_are_killed_if_they_do_not_end_after_a_failure(supervise):
+def test_other_processes_are_killed_if_they_do_not_end_after_a_failure(supervise):
     process, notes = supervise("wait", "1", "0", "0", PROCESSES="2", GRACE="1")
     code, errors = end(process)
     assert code == 0
@@ -151,7 +153,7 @@ def test_the_others_are_killed_if_they_do_not_end_after_a_failure(supervise):
     assert sorted(line[-1] for line in notes()) == ["0", "0", "1", "1"]
 
 
-def test_the_others_are_killed_if_they_do_not_stop_with_one(supervise):
+def test_other_processes_are_killed_if_they_do_not_stop_with_one(supervise):
     process, _ = supervise("75", "KILL", "0", "0", PROCESSES="2", GRACE="1")
     assert end(process)[0] == 0
     process, _ = supervise("75", "hang", "0", "0", PROCESSES="2", GRACE="1")
@@ -165,7 +167,7 @@ def test_the_others_are_killed_if_they_do_not_stop_with_one(supervise):
     reason="the tests were started with Ctrl-C ignored, as by nohup and &, and so is the script",
 )
 def test_ctrl_c_stops_the_run_and_the_script(supervise):
-    """The terminal sends it to the whole group, and bash has its children ignore it."""
+    """The terminal sends it to the whole group, and bash makes its children ignore it."""
     process, notes = supervise("wait", "0", start_new_session=True)
     wait_for(notes)
     os.killpg(process.pid, signal.SIGINT)
@@ -173,7 +175,7 @@ def test_ctrl_c_stops_the_run_and_the_script(supervise):
     assert len(notes()) == 1
 
 
-def test_a_home_directory_is_read_as_the_program_reads_it(supervise, tmp_path):
+def test_a_tilde_is_the_home_directory_as_in_the_program(supervise, tmp_path):
     process, notes = supervise(
         "75 10", "75 20", "0", TRIES="1", HOME=tmp_path, workdir="--workdir=~/a run"
     )
@@ -201,7 +203,7 @@ def wait_for(notes):
         (("--workdir=x",), {"WAIT": "010"}, "WAIT=010: give a whole number"),
     ],
 )
-def test_what_is_missing_is_named(arguments, variables, message):
+def test_missing_and_wrong_settings_are_named(arguments, variables, message):
     done = subprocess.run(
         ["bash", SCRIPT, *arguments],
         env=os.environ | variables,
@@ -215,8 +217,8 @@ def test_what_is_missing_is_named(arguments, variables, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("victim", "number"), [(0, 9), (1, 9), (1, 15)])
-def test_two_processes_that_lose_one_go_on_together(victim, number, data_dir, tmp_path):
-    """Killed, or told to stop: both start again, and the run is that without a break."""
+def test_two_processes_that_lose_one_resume_together(victim, number, data_dir, tmp_path):
+    """Killed, or told to stop: both start again, and the run finishes."""
     pnoise = tmp_path / "pnoise"
     pnoise.write_text(f'#!/bin/bash\nexec {sys.executable} -m launch "$@"\n')
     pnoise.chmod(0o755)

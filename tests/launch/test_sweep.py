@@ -44,7 +44,7 @@ def sweep(config, workdir, data_dir, *more):
     )
 
 
-def test_a_sweep_from_a_file_leaves_results_figures_and_runs(config, data_dir, tmp_path):
+def test_a_sweep_from_a_file_writes_results_figures_and_runs(config, data_dir, tmp_path):
     workdir = tmp_path / "sweep"
     code, output, errors = sweep(f"{config}:last", workdir, data_dir)
     assert code == 0, errors
@@ -92,7 +92,7 @@ def test_bad_input_ends_with_one_clear_message(config, data_dir, tmp_path, old, 
 
 
 def test_shards_work_side_by_side_in_one_directory(config, data_dir, tmp_path):
-    """As the jobs of an array do; the same command without --shard then has nothing to train."""
+    """Like the jobs of an array; without --shard the same command then has nothing to train."""
     workdir = tmp_path / "sweep"
     arguments = (f"--config={config}", f"--workdir={workdir}", f"--data_dir={data_dir}")
     jobs = [command.Forked("launch.sweep", *arguments, f"--shard={index}/2") for index in range(2)]
@@ -101,9 +101,9 @@ def test_shards_work_side_by_side_in_one_directory(config, data_dir, tmp_path):
     for index, count in enumerate((2, 1)):
         assert f"shard {index}/2: {count} of the sweep's 3 cells" in outputs[index]
         assert f"remaining: {count} trainings in 1 programs" in outputs[index]
-    summed_up = [f"wrote {workdir / 'summary.csv'}" in output for output in outputs]
-    assert any(summed_up)
-    for output, wrote in zip(outputs, summed_up, strict=True):
+    has_summary = [f"wrote {workdir / 'summary.csv'}" in output for output in outputs]
+    assert any(has_summary)
+    for output, wrote in zip(outputs, has_summary, strict=True):
         assert wrote != ("are still missing, and belong to other shards" in output)
 
     code, output, error = sweep(config, workdir, data_dir)

@@ -13,7 +13,7 @@ PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "theory.md").read_text()
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data_dir):
-    """A small model that has hardly been trained."""
+    """A small model, trained for two steps."""
     workdir = tmp_path_factory.mktemp("runs") / "small"
     config = "--config.steps=2", "--config.model.depth=1", "--config.model.dim=16"
     arguments = "--config", "digits_vit", f"--workdir={workdir}", f"--data_dir={data_dir}", *config
@@ -35,7 +35,7 @@ def test_it_prints_every_table_and_writes_all_digits(run, tmp_path, data_dir):
         table = theory.Finding(**finding | {"rows": rows}).markdown()
         assert table in text
         assert table in output
-    # The page has its last table from a run that was trained; here are its columns and rows.
+    # The page's last table is of a trained run; it has the same columns and rows.
     heads = table.splitlines()[:2], [line.split(" | ")[0] for line in table.splitlines()[2:]]
     for line in (*heads[0], *heads[1]):
         assert line in PAGE
@@ -60,7 +60,7 @@ def test_bad_input_ends_with_one_clear_message(tmp_path, flag, message):
 
 @pytest.mark.slow  # trains digits_vit
 def test_the_page_has_the_figures_of_the_probe(tmp_path, data_dir):
-    """To a tenth: other processors round otherwise, so the weights differ."""
+    """To a tenth: other processors round differently, so the weights differ."""
     code, _, errors = command.run("theory", f"--out={tmp_path}", f"--data_dir={data_dir}")
     assert code == 0, errors
     *_, probed = json.loads((tmp_path / "theory.json").read_text())

@@ -30,7 +30,7 @@ def arguments(name, data_dir, workdir, *more):
     ],
 )
 def test_the_leak_shows_at_once(name, more, clean_above, class_sorted_above, data_dir, tmp_path):
-    """The README's command: the same weights, three ways."""
+    """The README's command: the same weights, evaluated three ways."""
     code, output, errors = command.run("train", *arguments(name, data_dir, tmp_path, *more))
     assert code == 0, errors
     clean, shuffled, class_sorted = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
@@ -45,7 +45,7 @@ def test_the_leak_shows_at_once(name, more, clean_above, class_sorted_above, dat
     changes = ("--config.noise.axis=tokens", "--config.evaluation.batch_size=50")
     code, output, errors = command.run("evaluate", f"--workdir={tmp_path}", *changes)
     assert code == 0, errors
-    (file,) = (tmp_path / "evaluations").iterdir()  # what it measures is not what training did
+    (file,) = (tmp_path / "evaluations").iterdir()  # another measurement than in training
     tokens = json.loads(file.read_text())["rows"]
     assert json.loads((tmp_path / "evaluation.json").read_text())["rows"][0] == clean
     assert tokens[0]["top1"] == clean["top1"]
@@ -88,7 +88,7 @@ def straight(data_dir, tmp_path_factory):
         *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGTERM, signal.SIGINT)),
     ],
 )
-def test_kill_and_go_on_is_bitwise_the_straight_run(straight, data_dir, tmp_path, number):
+def test_a_killed_run_resumes_to_bitwise_the_same_end(straight, data_dir, tmp_path, number):
     process = command.Forked("launch.train", *arguments("digits_vit", data_dir, tmp_path, *SMALL))
     deadline = time.monotonic() + 200
     while not any((tmp_path / "checkpoints" / f"{step}").exists() for step in range(40, STEPS, 40)):
@@ -140,7 +140,7 @@ def test_bad_input_ends_with_one_clear_message(data_dir, tmp_path, more, message
     assert not workdir.exists()
 
 
-def test_devices_that_do_not_divide_the_batch(data_dir, tmp_path):
+def test_devices_that_do_not_divide_the_batch_are_refused(data_dir, tmp_path):
     code, _, errors = command.run(
         "train", *arguments("digits_vit", data_dir, tmp_path / "run"), JAX_NUM_CPU_DEVICES="8"
     )
@@ -209,7 +209,7 @@ def test_a_broken_config_file_is_named_with_its_line(tmp_path, text, message, li
     assert "Traceback" not in errors
 
 
-def test_a_config_file_that_returns_nothing_is_told_so(tmp_path):
+def test_a_config_file_that_returns_nothing_is_named(tmp_path):
     file = tmp_path / "nothing.py"
     file.write_text("def get_config():\n    pass")
     code, _, errors = command.run("train", f"--config={file}", f"--workdir={tmp_path / 'run'}")
@@ -256,7 +256,7 @@ def weights_file(tmp_path_factory):
 
 
 def with_weights(file):
-    """What `arguments` needs beside the config of digits_vit."""
+    """Further `arguments` for the config of digits_vit."""
     small = "--config.model.depth=2", "--config.data.test_split=test[:200]"
     return f"--config.weights={file}", *small
 
@@ -269,14 +269,14 @@ def on_two_hosts(*arguments_of):
     hosts = [
         command.Forked(
             "launch.train",
-            *own,
+            *of_host,
             variables={
                 "JAX_COORDINATOR_ADDRESS": address,
                 "JAX_NUM_PROCESSES": "2",
                 "JAX_PROCESS_ID": f"{number}",
             },
         )
-        for number, own in enumerate(arguments_of)
+        for number, of_host in enumerate(arguments_of)
     ]
     outputs = [host.communicate(timeout=200) for host in hosts]
     return [host.returncode for host in hosts], outputs
@@ -284,32 +284,32 @@ def on_two_hosts(*arguments_of):
 
 @pytest.mark.slow
 def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
-    """Two processes of one device each, against one process of two devices: noise over all."""
+    """Two processes with one device each equal one process with two: noise acts over all."""
     more = (
         *with_weights(weights_file),
         "--config.steps=8",
         "--config.log_every=4",
         "--config.noise.train=True",
     )
-    alone, together = tmp_path / "alone", tmp_path / "together"
+    single, together = tmp_path / "alone", tmp_path / "together"
     code, _, errors = command.run(
-        "train", *arguments("digits_vit", data_dir, alone, *more), JAX_NUM_CPU_DEVICES="2"
+        "train", *arguments("digits_vit", data_dir, single, *more), JAX_NUM_CPU_DEVICES="2"
     )
     assert code == 0, errors
     codes, outputs = on_two_hosts(*[arguments("digits_vit", data_dir, together, *more)] * 2)
     assert codes == [0, 0], outputs
     assert "noisy, class-sorted" in outputs[0][0]
     assert "noisy, class-sorted" not in outputs[1][0]  # the first host reports
-    reports = [json.loads((d / "evaluation.json").read_text())["rows"] for d in (alone, together)]
+    reports = [json.loads((d / "evaluation.json").read_text())["rows"] for d in (single, together)]
     for one, two in zip(*reports, strict=True):
         assert one["nll"] == pytest.approx(two["nll"], rel=1e-4)
     losses = [
         [json.loads(line)["loss"] for line in (d / "metrics.jsonl").read_text().splitlines()]
-        for d in (alone, together)
+        for d in (single, together)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
-    # Going on, one host sees other weights: none waits for ever.
+    # On resuming, one host sees other weights: none waits forever.
     other = tmp_path / "other"
     other.write_bytes(weights_file.read_bytes()[:-1] + b"?")
     second = (*arguments("digits_vit", data_dir, together, *more), f"--config.weights={other}")
@@ -322,7 +322,7 @@ def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("there", [True, False])
-def test_two_hosts_with_other_weights_end_both(data_dir, tmp_path, weights_file, there):
+def test_two_hosts_with_different_weights_both_end(data_dir, tmp_path, weights_file, there):
     other = tmp_path / "vit.safetensors"
     if there:
         other.write_bytes(weights_file.read_bytes()[:-1] + b"?")

@@ -15,7 +15,7 @@ _UNSET = [field for field, value in flatten(training.default_config()) if value 
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Takes arguments behind --config and gives the config."""
+    """Parses arguments with --config into a config."""
 
     def parse_arguments(*arguments, config=None):
         flag_values = flags.FlagValues()
@@ -44,7 +44,7 @@ def test_none_unsets_every_field_that_may_be_unset(parse, field):
     validate(config)
 
 
-def test_none_may_stand_behind_a_blank(parse):
+def test_none_may_follow_a_space(parse):
     assert parse("--config.weights", "None", "--config.steps", "None").weights is None
 
 
@@ -82,7 +82,7 @@ def test_none_is_refused_by_name_for_all_others(parse, field):
 
 
 @pytest.mark.parametrize("field", ["steps", "ema_decay", "noise.train", "data.num_threads"])
-def test_a_small_none_unsets_what_is_not_text(parse, field):
+def test_a_lowercase_none_unsets_fields_that_are_not_text(parse, field):
     assert dict(flatten(parse(f"--config.{field}=none")))[field] is None
 
 
@@ -93,7 +93,7 @@ def test_none_stays_a_transform_and_the_name_of_no_noise(parse):
 
 @pytest.mark.parametrize("field", ["weights", "data.data_dir"])
 @pytest.mark.parametrize("path", ["", " ", "none", "a\0b"])
-def test_what_is_no_path_is_refused(parse, field, path):
+def test_an_invalid_path_is_refused(parse, field, path):
     with pytest.raises(ValueError, match=f"^{field}=.*is not a path: give one.* or None to leave"):
         validate(parse(f"--config.{field}={path}"))
 
@@ -106,7 +106,7 @@ def test_a_model_takes_a_pair_for_the_size_of_images(parse):
 
 
 @pytest.mark.parametrize("text", ["(8,8)", "[8]", "eight", ""])
-def test_other_numbers_are_not_pairs(parse, text):
+def test_other_fields_refuse_pairs(parse, text):
     with pytest.raises(flags.IllegalFlagValueError, match=r"config.model.patch_size=.*whole numb"):
         parse(f"--config.model.patch_size={text}")
 
@@ -123,9 +123,9 @@ def _flags(*arguments):
 
 
 def test_none_unsets_other_flags():
-    found = _flags("--out=None", "--seeds=None", "--workdir=DIR")
-    assert (found.out, found.seeds, found.workdir) == (None, None, "DIR")
-    assert not found["out"].present
+    parsed = _flags("--out=None", "--seeds=None", "--workdir=DIR")
+    assert (parsed.out, parsed.seeds, parsed.workdir) == (None, None, "DIR")
+    assert not parsed["out"].present
 
 
 def test_none_is_not_a_work_directory():

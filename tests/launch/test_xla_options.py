@@ -1,4 +1,4 @@
-"""Programs on a CPU leave convolutions to XLA's own code, and the user's `XLA_FLAGS` stay."""
+"""Programs on a CPU leave convolutions to XLA's own code; the user's `XLA_FLAGS` are kept."""
 
 import os
 import subprocess
@@ -35,18 +35,18 @@ print("convolution(" in fused)
         ("--xla_cpu_experimental_ynn_fusion_type=", "--xla_cpu_experimental_ynn_fusion_type="),
     ],
 )
-def test_the_users_flags_stay(before, after):
+def test_the_users_flags_are_kept(before, after):
     environment = CPU | {"XLA_FLAGS": before}
     assert (environment | xla_options.wanted(environment))["XLA_FLAGS"] == after
 
 
 @pytest.mark.parametrize("platforms", ["cuda", "tpu,cpu", "rocm"])
-def test_accelerators_are_left_alone(platforms):
+def test_accelerators_get_no_option(platforms):
     assert xla_options.wanted({"JAX_PLATFORMS": platforms}) == {}
 
 
 @pytest.mark.parametrize("version", ["0.9.2", "0.12.1", "0.13.0", "1.0", "unknown", None])
-def test_other_versions_which_may_end_at_it_are_left_alone(version, monkeypatch):
+def test_other_versions_which_may_not_know_the_option_get_none(version, monkeypatch):
     def look_up(name):
         assert name == "jaxlib"
         if version is None:
@@ -57,7 +57,7 @@ def test_other_versions_which_may_end_at_it_are_left_alone(version, monkeypatch)
     assert xla_options.wanted(CPU) == {}
 
 
-def test_programs_are_not_other_processes(monkeypatch):
+def test_only_programs_of_this_package_get_the_option(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     xla_options.choose()  # in the process of these tests
@@ -69,7 +69,7 @@ def test_programs_are_not_other_processes(monkeypatch):
 
 
 def test_xla_knows_the_option_and_computes_convolutions_itself():
-    """Without it, those of these sizes are YNNPACK's."""
+    """Without it, YNNPACK computes those of these sizes."""
     seen = []
     for flags in ({}, {"XLA_FLAGS": OPTION}):
         environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | CPU | flags
