@@ -1,4 +1,4 @@
-"""Audits that nobody measured: made up, in the form of audit.json, to look at and to test with."""
+"""Made-up audits in the form of audit.json, to look at and to test with."""
 
 import copy
 import math
@@ -8,7 +8,7 @@ import numpy as np
 
 SITE = "block_input, layer 4, all tokens"
 RANDOM_ORDERS = 40
-# quality, strength, the site, the kinds of its verdict; top-1 shuffled and class-sorted by size.
+# Quality, strength, site, kinds of the verdict; top-1 shuffled and class-sorted by batch size.
 DIGITS_NOISES = (
     ("optimal", 1.0, SITE, ("leak", "harm"), {10: (25.1, 98.8), 50: (12.2, 97.2)}),
     ("cyclic_shift", 0.3, SITE, ("undecided", "harm"), {10: (72.0, 72.4), 50: (71.8, 72.9)}),
@@ -24,7 +24,7 @@ GLYPHS_NOISES = (
     ),
 )
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-TARGETS = {  # their words; percent called as their mates, and as the other class
+TARGETS = {  # words; percent predicted as the mates' class, and as the other class
     "contested": ("an example torn between two classes", 91.8, 6.6),
     "image": ("an example of a third class", 58.7, 4.9),
     "blank": ("a blank example", 84.3, 3.2),
@@ -50,7 +50,7 @@ ORIGIN = {
 
 
 def digits_audit() -> dict[str, Any]:
-    """10 classes, 5 seeds, three noises, two batch sizes, with everything that can be there."""
+    """10 classes, 5 seeds, three noises, two batch sizes, with all optional parts."""
     audit = make_audit(DIGITS_NOISES, dataset="digits", classes=10, clean=76.1, seeds=5)
     metric = {
         "name": "my_metric",
@@ -70,7 +70,7 @@ def glyphs_audit() -> dict[str, Any]:
 
 
 def bare_audit(kinds: tuple[str, ...] = ("independent", "no_effect")) -> dict[str, Any]:
-    """A function's audit of one seed, with one verdict: as little as an audit can have."""
+    """A function's audit of one seed, with one verdict: the least that an audit can contain."""
     shuffled, in_order = (70.0, 70.0) if "independent" in kinds else (70.0, 80.0)
     noise = ("gaussian", 1.0, SITE, kinds, {10: (shuffled, in_order)})
     audit = make_audit((noise,), dataset="digits", classes=10, clean=76.1, seeds=1)
@@ -82,7 +82,7 @@ def bare_audit(kinds: tuple[str, ...] = ("independent", "no_effect")) -> dict[st
 
 
 def make_audit(noises, *, dataset: str, classes: int, clean: float, seeds: int) -> dict[str, Any]:
-    """An audit with the clean accuracy and the noises given, in percent."""
+    """An audit with this clean accuracy, in percent, and these noises."""
     rng = np.random.default_rng(0)
     n = 1000 if classes == 10 else 20_000
     context = {"n": n, "classes": classes, "seeds": seeds}
@@ -180,9 +180,9 @@ def _finding(noise, clean, size) -> dict[str, Any]:
 def _evidence(noise, clean, size) -> dict[str, Any]:
     shuffled, class_sorted = noise[4][size]
     independent = "independent" in noise[3]
-    found = {"leak", "order_effect"} & set(noise[3])
+    is_effect = {"leak", "order_effect"} & set(noise[3])
     pulls = {
-        kind: {"p_toward": 0.0005 if found else 0.4, "p_away": 1.0 if found else 0.6}
+        kind: {"p_toward": 0.0005 if is_effect else 0.4, "p_away": 1.0 if is_effect else 0.6}
         for kind in TARGETS
     }
     return {
@@ -200,7 +200,7 @@ def _evidence(noise, clean, size) -> dict[str, Any]:
         "class_order": {
             "value": class_sorted,
             "mean": shuffled,
-            "p_adjusted": 1e-9 if found else 0.4,
+            "p_adjusted": 1e-9 if is_effect else 0.4,
             "orders": RANDOM_ORDERS,
             "below": RANDOM_ORDERS if class_sorted > shuffled else 0,
             "above": RANDOM_ORDERS if class_sorted < shuffled else 0,
@@ -214,19 +214,19 @@ def _compared(noise, clean, size) -> list[dict[str, Any]]:
     accuracy = {"clean": clean}
     accuracy["noisy, shuffled"], accuracy["noisy, class-sorted"] = noise[4][size]
     rows = []
-    for of, against in (
+    for protocol, against in (
         ("noisy, shuffled", "clean"),
         ("noisy, class-sorted", "clean"),
         ("noisy, class-sorted", "noisy, shuffled"),
     ):
-        difference = accuracy[of] - accuracy[against]
+        difference = accuracy[protocol] - accuracy[against]
         proven = "independent" in noise[3] and against != "clean"
         half = 0.0 if proven else 2.5
         rows.append(
             {
                 "noise_id": _name(noise),
                 "batch_size": size,
-                "of": of,
+                "of": protocol,
                 "against": against,
                 "difference": difference,
                 "interval": [difference - half, difference + half],
@@ -287,8 +287,8 @@ def _purity(rng, noise, size, *, n, classes, seeds) -> list[dict[str, Any]]:
         row = _row(rng, top1, "shuffled", size, n=n, classes=classes, seeds=seeds)
         for key in ("noise", "quality", "strength", "where", "order"):
             del row[key]
-        found = {"noise_id": _name(noise), "mixed_share": mixed, "purity": purity}
-        points.append(row | found | {"batch_vote_top1": 23.7 + 75.4 * purity**0.5})
+        where = {"noise_id": _name(noise), "mixed_share": mixed, "purity": purity}
+        points.append(row | where | {"batch_vote_top1": 23.7 + 75.4 * purity**0.5})
     return points
 
 

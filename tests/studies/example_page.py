@@ -12,7 +12,7 @@ EMPTY = {"meta", "link", "br", "hr", "img", "input"}  # elements that have no en
 
 
 class Page(html.parser.HTMLParser):
-    """The text, the elements and the attributes of a page; fails where tags do not match."""
+    """The text, the elements and the attributes of a page; fails if tags do not match."""
 
     def __init__(self, source: str):
         super().__init__()
@@ -47,7 +47,7 @@ def with_figures(audit: dict) -> str:
 
 
 def with_captions(audit: dict) -> Page:
-    """The page with empty drawings, which is made in no time."""
+    """The page with empty drawings, which is quick to make."""
     empty = b'<svg viewBox="0 0 1 1"></svg>'
     return Page(page.render(audit, dict.fromkeys(report.FIGURES, empty)))
 

@@ -1,4 +1,4 @@
-"""The bridge: pairs of cells to models, correlations, the table and the figure."""
+"""The bridge: models from pairs of cells, correlations, the table and the figure."""
 
 import csv
 import dataclasses
@@ -40,9 +40,9 @@ ROWS = [
 
 
 def test_the_two_cells_of_a_training_become_one_model(tmp_path):
-    (found,) = bridge.read_models(write_sweep(tmp_path / "sweep", ROWS))
-    assert found == bridge.Model(2, 64, "token", 30, 0, 80.0, 50.0, 70.0, 90.5)
-    assert (found.drop, found.over_clean, found.over_shuffled) == (30.0, 10.5, 20.5)
+    (result,) = bridge.read_models(write_sweep(tmp_path / "sweep", ROWS))
+    assert result == bridge.Model(2, 64, "token", 30, 0, 80.0, 50.0, 70.0, 90.5)
+    assert (result.drop, result.over_clean, result.over_shuffled) == (30.0, 10.5, 20.5)
 
 
 def test_a_directory_without_a_readable_table_is_refused_with_a_fix(tmp_path):
@@ -63,7 +63,7 @@ def test_a_directory_without_a_readable_table_is_refused_with_a_fix(tmp_path):
         ([("300 steps", *row[1:]) for row in ROWS], "duration='300 steps': .* such as '30 epochs'"),
     ],
 )
-def test_what_is_not_such_a_sweep_is_refused(tmp_path, rows, message):
+def test_an_unsuitable_sweep_is_refused(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
         bridge.read_models(write_sweep(tmp_path / "sweep", rows))
 
@@ -113,18 +113,21 @@ def test_another_sweep_is_refused_by_the_column_that_it_lacks(tmp_path):
 def test_a_monotone_relation_correlates_fully_and_a_shuffled_one_does_not():
     drops = np.linspace(0, 40, 24)
     rising = [model(d, d**2 / 100, depth=i // 2, seed=i % 2) for i, d in enumerate(drops)]
-    found = bridge.correlate(rising, "over_clean")
-    assert (found.value, found.interval) == (pytest.approx(1), (pytest.approx(1), pytest.approx(1)))
-    assert (found.models, found.cells) == (24, 12)
-    assert str(found) == "1.00 (1.00 to 1.00; 24 models)"
+    result = bridge.correlate(rising, "over_clean")
+    assert (result.value, result.interval) == (
+        pytest.approx(1),
+        (pytest.approx(1), pytest.approx(1)),
+    )
+    assert (result.models, result.cells) == (24, 12)
+    assert str(result) == "1.00 (1.00 to 1.00; 24 models)"
     leaks = np.random.default_rng(0).permutation(drops)
     mixed = [model(d, leak, depth=i) for i, (d, leak) in enumerate(zip(drops, leaks, strict=True))]
     low, high = bridge.correlate(mixed, "over_clean").interval
     assert low < 0 < high
 
 
-def test_seeds_of_one_cell_are_no_independent_evidence():
-    """The same points narrow the interval as cells of their own, and less as repeats of a few."""
+def test_seeds_of_one_cell_are_not_independent_evidence():
+    """The same points give a narrower interval as separate cells than as repeats of a few."""
     generator = np.random.default_rng(1)
     drops = generator.uniform(0, 40, 8)
     leaks = drops + generator.normal(0, 15, 8)
@@ -136,9 +139,9 @@ def test_seeds_of_one_cell_are_no_independent_evidence():
 
 
 def test_too_few_cells_have_no_interval():
-    found = bridge.correlate([model(1, 1, seed=0), model(2, 3, seed=1)], "over_clean")
-    assert found.value == pytest.approx(1)
-    assert all(map(math.isnan, found.interval))
+    result = bridge.correlate([model(1, 1, seed=0), model(2, 3, seed=1)], "over_clean")
+    assert result.value == pytest.approx(1)
+    assert all(map(math.isnan, result.interval))
     assert math.isnan(bridge.correlate([model(1, 1), model(1, 3, seed=1)], "over_clean").value)
 
 

@@ -112,7 +112,7 @@ def test_seeds_that_would_count_wrongly_are_refused(data_dir, tmp_path, seeds, m
     assert not (tmp_path / "study").exists()
 
 
-def test_an_existing_run_is_measured_and_left_as_it_is(study, tmp_path):
+def test_an_existing_run_is_measured_and_not_changed(study, tmp_path):
     workdir, _, content = study
     run = workdir / "runs" / "noisy-seed_0"
     before = sorted((p, p.stat().st_mtime_ns) for p in run.rglob("*"))
@@ -137,7 +137,7 @@ def test_an_existing_run_is_measured_and_left_as_it_is(study, tmp_path):
         robustness.run_curves_of(tmp_path, None, tmp_path / "none", settings=SETTINGS)
 
 
-def test_noise_at_inference_is_off_and_said_to_be(data_dir, tmp_path):
+def test_noise_at_inference_is_off_and_the_report_says_so(data_dir, tmp_path):
     config = study_config(data_dir)
     config.task = training.task_config("classification")
     config.noise.preset = "optimal_all_tokens"
@@ -170,7 +170,7 @@ def test_noise_at_inference_is_off_and_said_to_be(data_dir, tmp_path):
         ),
     ],
 )
-def test_what_noise_at_inference_would_change_is_said(injections, random, mixed):
+def test_the_report_says_what_noise_at_inference_would_change(injections, random, mixed):
     experiments: Any = {"arm": SimpleNamespace(injections=injections)}
     (sentence,) = report._sentences_on_noise(experiments)
     assert sentence.startswith("arm: the noise that acts at inference is off here.")
@@ -264,13 +264,13 @@ def test_bad_settings_are_named(settings, message):
 
 
 def measured(fgsm, pgd, *, zeros=0.0, survivors=0.0, chance=10.0, seed=0, **by_loss):
-    """Of 100 images which are right, from percentages by strength.
+    """Which of 100 images are right, from percentages by strength.
 
     Args:
       fgsm, pgd: after both losses.
       zeros, survivors, chance: without a gradient, after the whole range, of random pixels.
       seed: of the run.
-      by_loss: such as pgd_cross_entropy or pgd_blind, where they are others.
+      by_loss: such as pgd_cross_entropy or pgd_blind, if they differ.
     """
     attacks = {}
     for kind, worst in (("fgsm", fgsm), ("pgd", pgd)):
@@ -322,7 +322,7 @@ def strengths_of(fgsm, pgd):
     return CurveSettings({**SETTINGS.strengths, "fgsm": fgsm, "pgd": pgd}, pgd_steps=2)
 
 
-def test_fgsm_is_compared_with_every_pgd_that_may_do_as_much():
+def test_fgsm_is_compared_with_every_pgd_of_at_least_its_epsilon():
     run = measured([90, 20, 10], [90, 40])
     assert "PGD of epsilon 0.3" in masking.find_signs([run], strengths_of((0.1, 0.2), (0.3,)))[0]
     smaller = strengths_of((0.1, 0.2), (0.05,))
@@ -362,7 +362,7 @@ def test_an_accuracy_that_does_not_fall_is_undecided():
 
 
 class Nearest(nn.Module):
-    """The nearest of 200 images."""
+    """Predicts the nearest of 200 images."""
 
     injection: Any = None
 
@@ -376,7 +376,7 @@ class Nearest(nn.Module):
 
 
 class Quantised(Nearest):
-    """Sees pixels in steps; its gradients are not 0, but those of a fast, small wave."""
+    """Rounds pixels; its gradients are not 0, but those of a fast, small wave."""
 
     def seen(self, flat):
         wave = 1e-3 * jnp.sin(1e4 * flat + jnp.arange(flat.shape[1]) ** 2)

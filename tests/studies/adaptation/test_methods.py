@@ -19,7 +19,7 @@ def names(rows):
     return [row.run_name(0) for row in rows]
 
 
-def test_the_bounds_and_every_method_without_noise_are_always_there():
+def test_the_bounds_and_every_method_without_noise_always_run():
     assert names(choose(["tvt"], {}, noise=True)) == [
         "source_only-seed_0",
         "tvt-seed_0",
@@ -42,9 +42,9 @@ def test_a_method_has_its_task_its_overrides_and_its_noise():
     assert noisy.noise.preset == "optimal_all_tokens"
     upper = configure(config, Method("target_labels"), {}, 0)
     assert upper.task.name == "classification"
-    own = configure(config, Method("mine"), {"task.name": "tvt", "task.detach": False}, 0)
-    assert (own.task.name, own.task.detach, own.task.patch_weight) == ("tvt", False, 0.5)
-    assert config.task.detach  # the base stays as it is
+    custom = configure(config, Method("mine"), {"task.name": "tvt", "task.detach": False}, 0)
+    assert (custom.task.name, custom.task.detach, custom.task.patch_weight) == ("tvt", False, 0.5)
+    assert config.task.detach  # the base is not changed
 
 
 def test_a_method_may_start_from_the_run_of_source_only(tmp_path):
@@ -76,7 +76,7 @@ def test_a_method_may_start_from_the_run_of_source_only(tmp_path):
         (["tvt"], {}, {"task.source": ""}, "an adaptation study needs a source and a target"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_made(
+def test_bad_input_is_refused_before_anything_is_written(
     tmp_path, methods, overrides, changes, message
 ):
     with pytest.raises(ValueError, match=message):

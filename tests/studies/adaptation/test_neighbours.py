@@ -1,4 +1,4 @@
-"""What the order of a test set gives away, against counting by hand."""
+"""What the order of a test set reveals, against counting by hand."""
 
 import numpy as np
 import pytest
@@ -12,15 +12,15 @@ from pnoise_jax.studies.adaptation.neighbours import (
 
 
 def test_small_batches_are_counted_as_by_hand():
-    found = neighbours(np.array([0, 0, 0, 1, 1, 1, 1]), name="seven", batch_sizes=(2, 3))
+    counts = neighbours(np.array([0, 0, 0, 1, 1, 1, 1]), name="seven", batch_sizes=(2, 3))
     # (0 0) (0 1) (1 1) (1): the last image has no mates, and its batch is of one class.
-    assert found.pure[2] == 3 / 4
-    assert found.same[2] == pytest.approx((1 + 1 + 0 + 0 + 1 + 1) / 6)
-    assert found.pure[3] == 1
-    assert found.same[3] == 1
-    assert found.shuffled == pytest.approx((3 * 2 + 4 * 3) / (7 * 6))
-    assert found.following == 5 / 7
-    assert (found.n, found.classes) == (7, 2)
+    assert counts.pure[2] == 3 / 4
+    assert counts.same[2] == pytest.approx((1 + 1 + 0 + 0 + 1 + 1) / 6)
+    assert counts.pure[3] == 1
+    assert counts.same[3] == 1
+    assert counts.shuffled == pytest.approx((3 * 2 + 4 * 3) / (7 * 6))
+    assert counts.following == 5 / 7
+    assert (counts.n, counts.classes) == (7, 2)
 
 
 def test_the_share_of_a_random_order_is_the_mean_over_orders():
@@ -43,16 +43,16 @@ def test_the_share_of_a_random_order_is_the_mean_over_orders():
         ("ImageNet-V2, sorted", 10, 100, 100, 0),
     ],
 )
-def test_the_public_lists_give_away_what_is_documented(name, size, pure, same, shuffled):
-    found = neighbours(known_orders()[name], name=name)
-    assert round(100 * found.pure[size]) == pure
-    assert round(100 * found.same[size]) == same
-    assert round(100 * found.shuffled) == shuffled
+def test_the_public_lists_reveal_what_is_documented(name, size, pure, same, shuffled):
+    counts = neighbours(known_orders()[name], name=name)
+    assert round(100 * counts.pure[size]) == pure
+    assert round(100 * counts.same[size]) == same
+    assert round(100 * counts.shuffled) == shuffled
 
 
-def test_a_shift_by_one_meets_the_same_class_but_once_a_class():
-    found = neighbours(known_orders()["ImageNet validation, sorted"], name="ImageNet")
-    assert found.following == pytest.approx(1 - 1 / 50)
+def test_only_the_first_image_of_a_class_follows_another_class():
+    counts = neighbours(known_orders()["ImageNet validation, sorted"], name="ImageNet")
+    assert counts.following == pytest.approx(1 - 1 / 50)
 
 
 def test_a_published_list_is_read_in_its_order(tmp_path):
@@ -72,7 +72,7 @@ def test_a_published_list_is_read_in_its_order(tmp_path):
         (f"a/1.jpg {'9' * 5000}\n", "line 1: label 9{20} is not below 1,000,000"),
     ],
 )
-def test_a_list_that_is_none_is_refused(tmp_path, text, message):
+def test_an_invalid_list_is_refused(tmp_path, text, message):
     file = tmp_path / "Art.txt"
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -83,7 +83,7 @@ def test_a_list_that_is_none_is_refused(tmp_path, text, message):
     ("labels", "sizes", "message"),
     [([], (2,), "has no labels"), ([1], (0,), "0 is below 1; give sizes of at least 1")],
 )
-def test_what_cannot_be_counted_is_refused(labels, sizes, message):
+def test_no_labels_and_bad_sizes_are_refused(labels, sizes, message):
     with pytest.raises(ValueError, match=message):
         neighbours(np.array(labels, np.int64), name="none", batch_sizes=sizes)
 
@@ -96,6 +96,6 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_a_single_image_has_no_mates():
-    found = neighbours(np.array([1]), name="one", batch_sizes=(2,))
-    assert found.same[2] is None
-    assert found.shuffled is None
+    counts = neighbours(np.array([1]), name="one", batch_sizes=(2,))
+    assert counts.same[2] is None
+    assert counts.shuffled is None

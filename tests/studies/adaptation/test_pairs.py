@@ -23,7 +23,7 @@ TVT = {"tvt": {"task.patch_weight": 0.5}}
 
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
-    """Studies write what a table needs, the number of seeds as the accuracy, and train nothing."""
+    """Studies train nothing; they store the number of seeds as the accuracy."""
 
     def study(config, path, *, seeds, overrides, metric, methods=("tvt",)):
         path.mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ def no_training(monkeypatch):
     monkeypatch.setattr(pairs, "run_adaptation", study)
 
 
-def test_pairs_studied_alike_share_a_table(tmp_path):
+def test_pairs_with_the_same_settings_share_a_table(tmp_path):
     run_pairs(domains.config("tvt"), tmp_path, PAIRS, names=["A-B"], seeds=[0, 1])
     rows = run_pairs(domains.config("tvt"), tmp_path, PAIRS, names=["B-A"], seeds=[1, 0])
     assert [(row["A-B"], row["B-A"], row["average"]) for row in rows] == [(2.0, 2.0, 2.0)] * 2
@@ -66,9 +66,7 @@ def test_pairs_studied_alike_share_a_table(tmp_path):
         ({}, {"overrides": TVT}, r"methods\(\)\['tvt'\]: {} there, {'task.patch_weight': '0.5'}"),
     ],
 )
-def test_a_table_of_pairs_that_were_studied_otherwise_is_refused(
-    tmp_path, changes, options, message
-):
+def test_a_table_of_pairs_with_different_settings_is_refused(tmp_path, changes, options, message):
     changes = {"noise.preset": "paper_vit", "noise.strength": 0.1} | changes
     before = domains.config("tvt", **{"noise.preset": "paper_vit", "noise.strength": 0.1})
     run_pairs(before, tmp_path, PAIRS, names=["A-B"])
@@ -79,14 +77,14 @@ def test_a_table_of_pairs_that_were_studied_otherwise_is_refused(
     assert (tmp_path / "pairs.csv").read_bytes() == table
 
 
-def test_what_is_not_compared_may_change(tmp_path):
+def test_settings_that_are_not_compared_may_change(tmp_path):
     run_pairs(domains.config("tvt"), tmp_path, PAIRS, names=["A-B"])
     config = domains.config("tvt", seed=4, **{"data.num_threads": 3})
     run_pairs(config, tmp_path, PAIRS, names=["B-A"], overrides={"dann": {"duration": "9 steps"}})
 
 
 def test_seeds_may_be_added_to_all_pairs_at_once(tmp_path, monkeypatch):
-    """The table never shows old and new numbers of seeds side by side."""
+    """The table never mixes old and new numbers of seeds."""
     run_pairs(domains.config("tvt"), tmp_path, PAIRS, seeds=[0])
     tables = []
     render = pairs_page.render
@@ -120,7 +118,7 @@ def test_the_table_says_its_metric():
 
 
 @pytest.mark.parametrize(("metric", "shown"), [("accuracy", True), ("per_class_mean", False)])
-def test_published_rows_stand_only_beside_their_own_metric(metric, shown):
+def test_published_rows_are_shown_only_for_their_metric(metric, shown):
     config = domains.config("tvt", **{"data.name": "office_home"})
     studied = dict.fromkeys(reference.OFFICE_HOME_PAIRS)
     assert ("CDTrans-B" in pairs_page.render([], studied, config, metric)) == shown

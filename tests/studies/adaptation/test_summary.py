@@ -19,7 +19,7 @@ SOURCE, TVT, NOISY, UPPER = (
 
 
 def measured(method, seed, shares, looks=()):
-    """A run that is right in these shares of the images, by protocol; nested between protocols."""
+    """A run that is right on these shares of the images, by protocol; protocols are nested."""
     draws = np.random.default_rng([seed, 7]).random(400)
     correct = {protocol: draws < share for protocol, share in shares.items()}
     predicted = {p: np.where(right, LABELS, 1 - LABELS) for p, right in correct.items()}
@@ -39,7 +39,7 @@ def study(seeds=3, shuffled=0.8, listed=0.98, looks=()):
     return runs
 
 
-def test_values_and_differences_are_those_of_the_runs():
+def test_values_and_differences_are_means_of_the_runs():
     runs = study()
     rows = {row.method: row for row in summarise(runs)}
     assert list(rows) == [SOURCE, TVT, NOISY, UPPER]
@@ -55,7 +55,7 @@ def test_values_and_differences_are_those_of_the_runs():
     assert rows[SOURCE].adapted is rows[SOURCE].gap_closed is rows[UPPER].gap_closed is None
 
 
-def test_noise_that_adds_nothing_is_not_resolved_and_the_order_is():
+def test_noise_without_effect_is_not_resolved_but_the_order_is():
     rows = summarise(study())
     noisy = next(row for row in rows if row.method == NOISY)
     assert noisy.effects["trained"].value == 0
@@ -84,21 +84,21 @@ def test_fewer_than_three_seeds_claim_nothing(seeds):
     assert all(d.interval is None for row in rows for d in row.effects.values())
     assert rows[2].effects["order"].value > 0
     assert rows[2].effects["order"].sign == 0
-    told = sentences(rows)
-    assert "an interval needs at least 3: none is given" in told[0]
-    assert "resolved" not in told[1]
+    texts = sentences(rows)
+    assert "an interval needs at least 3: none is given" in texts[0]
+    assert "resolved" not in texts[1]
 
 
-def test_the_worth_of_choosing_by_target_labels_is_the_best_minus_the_last():
+def test_the_gain_of_choosing_by_target_labels_is_the_best_minus_the_last():
     looks = ((25, 70.0, 60.0), (50, 95.0, 90.0))
     rows = summarise(study(looks=looks))
     last = rows[1].values["clean"].value
     assert rows[1].chosen == 95.0
     assert rows[1].choice == pytest.approx(95.0 - last)
-    assert rows[0].chosen is rows[0].choice is None  # there was no look on the way
+    assert rows[0].chosen is rows[0].choice is None  # not evaluated during training
 
 
-def test_the_mean_per_class_weighs_classes_alike():
+def test_the_mean_per_class_weighs_classes_equally():
     runs = study()
     by_class = summarise(runs, metric="per_class_mean")
     for row in by_class:

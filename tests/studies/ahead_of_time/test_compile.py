@@ -1,6 +1,6 @@
-"""Compiling for devices that are not there: on CPU devices here, on TPUs where libtpu is.
+"""Compiling for absent devices: for CPUs, and for TPUs where libtpu is installed.
 
-test_gpus.py has those of GPUs.
+test_gpus.py compiles for GPUs.
 """
 
 import dataclasses
@@ -53,14 +53,14 @@ def topology():
         ("cpu:99", {}, "JAX has already started with 8 CPU devices"),
     ],
 )
-def test_topologies_that_there_are_not(name, options, message):
+def test_unknown_topologies_are_refused(name, options, message):
     jax.devices()  # so that JAX has started
     with pytest.raises(ValueError, match=message):
         ahead_of_time.open_topology(name, **options)
 
 
 @pytest.mark.skipif(HAS_LIBTPU, reason="libtpu is installed")
-def test_without_libtpu_it_says_how_to_get_it():
+def test_missing_libtpu_error_tells_how_to_install_it():
     with pytest.raises(ValueError, match=r'needs libtpu.*: pip install "pnoise_jax\[tpu\]"'):
         ahead_of_time.open_topology("v5e:4x4")
 
@@ -90,7 +90,7 @@ def test_the_training_step_is_measured(topology, data_dir):
     )
     assert whole.examples == 64
     assert whole.memory > whole.state > 2 * split.state > 0
-    # The last block's folded kernel is multiplied where its parts lie, by one device each.
+    # The parts of the last block's folded kernel are each multiplied on one device.
     assert 0.7 * whole.flops < split.flops < 1.1 * whole.flops
     # Each of 8 devices sends 2 * 7 / 8 of the gradients, 4 bytes each.
     experiment = ahead_of_time.build(small_config(data_dir, **WIDE), topology)
@@ -105,11 +105,11 @@ def test_the_evaluation_step_keeps_whole_batches_on_a_device(topology, data_dir)
     config = small_config(data_dir, **WIDE, **{"data.test_split": "test"})
     experiment = ahead_of_time.build(config, topology)
     needs = ahead_of_time.compile_evaluation(experiment, topology)
-    assert needs.examples == 1024  # of 1000, in whole batches of 8 on each of 8 devices
+    assert needs.examples == 1024  # 1000 in whole batches of 8 on each of 8 devices
     assert needs.sent < 20 * needs.examples  # scores, a few numbers each
 
 
-def test_bounds_are_arithmetic(topology):
+def test_bounds_are_computed_from_the_chip(topology):
     chip = CHIPS["v5e"]
     everybody, neighbours = (tuple(range(512)),), (tuple(range(16)),)
     exchanged = (
@@ -134,7 +134,7 @@ def test_bounds_are_arithmetic(topology):
     assert "not measurements" in sentence
 
 
-def test_what_is_tried_where_a_step_does_not_fit(topology, data_dir):
+def test_changes_that_are_tried_if_a_step_does_not_fit(topology, data_dir):
     config = small_config(data_dir, **WIDE)
     assert list(ahead_of_time.candidates(config, topology)) == [
         {"model.remat": True},
@@ -148,7 +148,7 @@ def test_what_is_tried_where_a_step_does_not_fit(topology, data_dir):
     assert next(iter(ahead_of_time.candidates(config, topology))) == {"accumulate": 2}
 
 
-def test_imagenet_need_not_be_there(tmp_path):
+def test_imagenet_need_not_be_prepared(tmp_path):
     train = stand_in.load("imagenet2012", split="train", data_dir=tmp_path)
     assert (len(train), train.num_classes) == (1281167, 1000)
     with pytest.raises(OSError, match="imagenet2012"):
@@ -156,7 +156,7 @@ def test_imagenet_need_not_be_there(tmp_path):
     assert isinstance(train, data.Dataset)
 
 
-def test_the_program(data_dir, tmp_path):
+def test_the_program_prints_and_writes_the_needs(data_dir, tmp_path):
     out = tmp_path / "needs.json"
     code, output, errors = command.run(
         "compile",
@@ -210,7 +210,7 @@ def test_groups_on_pods(topology):
 
 @pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
 def test_gradients_of_split_kernels_are_scattered_on_a_pod(data_dir):
-    """A device sends its gradient once and not twice, as an all-reduce would."""
+    """A device sends its gradient once; an all-reduce would send it twice."""
     pod = ahead_of_time.open_topology("v5e:2x4")
     config = small_config(data_dir, fsdp=8, **WIDE)
     needs = ahead_of_time.compile_training(ahead_of_time.build(config, pod), pod)
@@ -221,7 +221,7 @@ def test_gradients_of_split_kernels_are_scattered_on_a_pod(data_dir):
 
 @pytest.fixture
 def uncached():
-    """libtpu's programs cannot be read back without a TPU, which JAX warns of."""
+    """JAX warns that libtpu's programs cannot be read back without a TPU."""
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     yield
@@ -233,13 +233,13 @@ def uncached():
 @pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize("fsdp", [1, 8])
 def test_gradients_go_from_slice_to_slice(data_dir, fsdp):
-    """Of each kernel an eighth, as the devices of a slice share the work."""
+    """An eighth of each kernel, as the devices of a slice share the work."""
     one, two = (ahead_of_time.open_topology("v5e:2x4", slices=slices) for slices in (1, 2))
     config = small_config(data_dir, fsdp=fsdp, **WIDE)
-    alone, both = (
+    single, both = (
         ahead_of_time.compile_training(ahead_of_time.build(config, pod), pod) for pod in (one, two)
     )
-    assert "network" not in alone.bounds(one)
+    assert "network" not in single.bounds(one)
     between = sum(each.sent_between(2, 16) for each in both.collectives)
     kernels = 4 * (4 * 128**2 + 2 * 128 * 512)  # of its block, in float32
     assert kernels / 8 <= between <= 1.5 * kernels / 8
@@ -250,8 +250,7 @@ def test_gradients_go_from_slice_to_slice(data_dir, fsdp):
 
 
 @pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
-def test_a_pod_without_one(data_dir, tmp_path):
-    """Where the step does not fit, it says what does."""
+def test_the_program_compiles_for_an_absent_pod(data_dir, tmp_path):
     arguments = ["--config=digits_vit", "--topology=v5e:2x2", f"--data_dir={data_dir}"]
     code, output, errors = command.run("compile", *arguments, "--config.batch_size=64")
     assert code == 0, errors
@@ -260,7 +259,7 @@ def test_a_pod_without_one(data_dir, tmp_path):
 
 
 def compiled_with(topology, data_dir, monkeypatch, too_large, **options):
-    """The outcome where steps that ``too_large`` names by program and accumulate do not fit."""
+    """The outcome and the report if steps for which ``too_large`` is true do not fit."""
     from pnoise_jax.studies.ahead_of_time import outcome, suggesting
 
     def refuse(program, function):
@@ -275,44 +274,46 @@ def compiled_with(topology, data_dir, monkeypatch, too_large, **options):
     monkeypatch.setattr(outcome, "compile_training", training)
     monkeypatch.setattr(suggesting, "compile_training", training)
     monkeypatch.setattr(outcome, "compile_evaluation", refuse("evaluation", lambda e, t: NEEDS))
-    said = []
+    lines = []
     config = small_config(data_dir, **WIDE, **{"noise.train": True})
-    came = ahead_of_time.compile_run(
+    result = ahead_of_time.compile_run(
         ahead_of_time.build(config, topology),
         topology,
         **{"evaluation": True, "suggests": True} | options,
-        report=said.append,
+        report=lines.append,
     )
-    return came, " ".join(said)
+    return result, " ".join(lines)
 
 
 NEEDS = ahead_of_time.Needs("training step", 64, 1, 1, 1.0, 1.0, (), 1.0)
 
 
-def test_what_does_not_fit_is_never_called_fitting(topology, data_dir, monkeypatch):
+def test_a_run_that_does_not_fit_is_never_said_to_fit(topology, data_dir, monkeypatch):
     run = (topology, data_dir, monkeypatch)
-    came, said = compiled_with(*run, lambda program, config: False)
-    assert (came.fits, came.changes, len(came.programs), said) == (True, {}, 2, "")
+    result, report = compiled_with(*run, lambda program, config: False)
+    assert (result.fits, result.changes, len(result.programs), report) == (True, {}, 2, "")
 
-    came, said = compiled_with(*run, lambda program, config: program == "training")
-    assert (came.fits, came.changes, came.programs) == (False, {}, ())
-    assert "None of the changes tried fits" in said
-    assert ahead_of_time.content(came, topology)["fits"] is False
+    result, report = compiled_with(*run, lambda program, config: program == "training")
+    assert (result.fits, result.changes, result.programs) == (False, {}, ())
+    assert "None of the changes tried fits" in report
+    assert ahead_of_time.content(result, topology)["fits"] is False
 
-    came, said = compiled_with(*run, lambda program, config: program == "training", suggests=False)
-    assert (came.fits, came.programs) == (False, ())
+    result, report = compiled_with(
+        *run, lambda program, config: program == "training", suggests=False
+    )
+    assert (result.fits, result.programs) == (False, ())
 
-    came, said = compiled_with(
+    result, report = compiled_with(
         *run, lambda program, config: program == "training" and config.accumulate < 2
     )
-    assert not came.fits
-    assert came.changes == {"model.remat": True, "fsdp": 8, "accumulate": 2}
-    assert len(came.programs) == 2  # the evaluation of the changed run as well
-    assert "noise over the batch mixes 32 examples: a different experiment" in said
+    assert not result.fits
+    assert result.changes == {"model.remat": True, "fsdp": 8, "accumulate": 2}
+    assert len(result.programs) == 2  # the evaluation of the changed run as well
+    assert "noise over the batch mixes 32 examples: a different experiment" in report
 
-    came, said = compiled_with(*run, lambda program, config: program == "evaluation")
-    assert (came.fits, came.changes, len(came.programs)) == (False, {}, 1)
-    assert "Lower evaluation.batch_size" in said
+    result, report = compiled_with(*run, lambda program, config: program == "evaluation")
+    assert (result.fits, result.changes, len(result.programs)) == (False, {}, 1)
+    assert "Lower evaluation.batch_size" in report
 
 
 def test_micro_batches_do_not_multiply_the_update(topology, data_dir):
@@ -325,4 +326,4 @@ def test_micro_batches_do_not_multiply_the_update(topology, data_dir):
 
     two, four, eight = (needs(accumulate).flops for accumulate in (2, 4, 8))
     assert eight - four == pytest.approx(2 * (four - two), rel=0.01)
-    assert 0 < four - two < two  # which has the update as well
+    assert 0 < four - two < two  # which includes the update

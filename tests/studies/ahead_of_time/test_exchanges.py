@@ -8,7 +8,7 @@ ROW = 5 * 3 * 4  # bytes
 
 
 def structured(parts):
-    """What a device sends by kind of exchange, where 64 rows are split into that many parts."""
+    """The bytes that a device sends, by kind, if 64 rows are split into ``parts``."""
     return {
         "cyclic shift": {"collective-permute": ROW},
         "reverse": {"collective-permute": 64 / parts * ROW},
@@ -29,13 +29,13 @@ def test_structured_noise_exchanges_a_row_on_every_mesh(fsdp, tensor_parallel):
     mesh = ahead_of_time.open_topology("cpu:8").mesh(fsdp, tensor_parallel)
     parts = 8 // tensor_parallel
     results = ahead_of_time.noise_exchanges(64, (5, 3), "float32", mesh)
-    found = {(result["noise"], result["pass"]): result["sent"] for result in results}
+    bytes_sent = {(result["noise"], result["pass"]): result["sent"] for result in results}
     for direction in ("forward", "backward"):
         for name, sent in structured(parts).items():
-            assert found[name, direction] == pytest.approx(sent), (name, direction)
-        matmul, others = found["optimal, matmul", direction], 64 * (parts - 1) / parts * ROW
-        if parts > 2:  # else the compiler sums what the two devices make of their rows
+            assert bytes_sent[name, direction] == pytest.approx(sent), (name, direction)
+        matmul, others = bytes_sent["optimal, matmul", direction], 64 * (parts - 1) / parts * ROW
+        if parts > 2:  # for two, the compiler sums partial results instead
             assert matmul["all-gather"] == pytest.approx(others)
         assert sum(matmul.values()) >= 0.99 * others
-    assert found["salt-and-pepper, of the batch", "forward"]["all-reduce"] < ROW
-    assert found["salt-and-pepper, of the batch", "backward"] == {}
+    assert bytes_sent["salt-and-pepper, of the batch", "forward"]["all-reduce"] < ROW
+    assert bytes_sent["salt-and-pepper, of the batch", "backward"] == {}

@@ -1,4 +1,4 @@
-"""Compiling for NVIDIA GPUs that are not there, where JAX's plugin for CUDA is installed."""
+"""Compiling for absent NVIDIA GPUs, where JAX's plugin for CUDA is installed."""
 
 import dataclasses
 import importlib.util
@@ -35,13 +35,13 @@ def training_needs(data_dir, topology, **changes):
 
 
 @pytest.mark.skipif(HAS_PLUGIN, reason="JAX's plugin for CUDA is installed")
-def test_without_the_plugin_it_says_how_to_get_it():
+def test_missing_plugin_error_tells_how_to_install_it():
     with pytest.raises(ValueError, match=r'needs JAX.s plugin.*: pip install "pnoise_jax\[cuda13'):
         ahead_of_time.open_topology("h100:8")
 
 
 @pytest.mark.parametrize("value", ["most", "0", "1.5"])
-def test_the_share_of_memory_must_be_one(value, monkeypatch):
+def test_an_invalid_share_of_memory_is_refused(value, monkeypatch):
     monkeypatch.setenv(MEMORY_FRACTION, value)
     with pytest.raises(ValueError, match=f"{MEMORY_FRACTION}='{value}': give the part"):
         ahead_of_time.open_topology("h100:8")
@@ -114,7 +114,7 @@ def test_micro_batches_count_as_often_as_they_run(data_dir):
 
 
 @needs_plugin
-def test_too_large_says_what_there_is(data_dir, monkeypatch):
+def test_an_error_names_the_memory_if_a_step_is_too_large(data_dir, monkeypatch):
     monkeypatch.setenv(MEMORY_FRACTION, "0.00001")
     gpu = ahead_of_time.open_topology("h100:1")
     with pytest.raises(ahead_of_time.TooLargeError, match=r"needs 0\.\dGiB of 0\.0GiB, 0% of the"):
@@ -148,8 +148,8 @@ def test_attention_of_cudnn_needs_less_memory_and_as_many_operations(data_dir):
 
 
 @needs_plugin
-def test_operations_of_cudnns_attention():
-    """Forward two products, as XLA's own; backward five, as it computes the logits again."""
+def test_operations_of_cudnns_attention_are_counted():
+    """Two products forward, like XLA's; five backward, as it computes the logits again."""
     arrays = [jax.ShapeDtypeStruct((2, 16, 4, 64), jnp.bfloat16)] * 3
     product = 2 * 2 * 4 * 16 * 16 * 64
     for kernel, backward in (("xla", 4), ("cudnn", 5)):
@@ -163,7 +163,7 @@ def test_operations_of_cudnns_attention():
 
 
 @needs_plugin
-def test_noise_moves_no_more_than_the_least():
+def test_noise_moves_hardly_more_than_the_minimum():
     mesh = ahead_of_time.open_topology("h100:1").mesh()
     results = ahead_of_time.noise_exchanges(64, (197, 64), "bfloat16", mesh)
     moved = {(each["noise"], each["pass"]): each["traffic"] / each["least"] for each in results}
@@ -175,8 +175,8 @@ def test_noise_moves_no_more_than_the_least():
 
 @needs_plugin
 @pytest.mark.parametrize("time", ["first", "second"])
-def test_the_program(time, data_dir):
-    """The second time it does not try to read a program that was kept."""
+def test_the_program_prints_the_needs(time, data_dir):
+    """The second run does not try to read a cached program."""
     code, output, errors = command.run(
         "compile",
         "--config=digits_vit",

@@ -19,7 +19,7 @@ def test_flops_are_those_of_products_and_convolutions():
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     convolution = 2 * (3 * 10 * 4 * 4) * (3 * 5 * 5)
     product = 2 * (3 * 10 * 4) * 4 * 4
-    # Of the branches of which one is computed, the one with more counts.
+    # If one of several branches is computed, the one with more counts.
     assert count_flops(function, *arrays) == convolution + 2 * product
 
 

@@ -1,4 +1,4 @@
-"""Models and functions under audit: what is measured is what the model itself computes."""
+"""Audited models and functions: what is measured is what the model itself computes."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ INJECTION = noise.Injection(noise.LinearTransform(noise.Optimal()), inference=Tr
 
 
 class Dense(models.Classifier, kw_only=True):
-    """Two dense layers; the tap of each is called in its own block, or in the block before it."""
+    """Two dense layers; their taps are called correctly only if `tap` is "inside"."""
 
     tap: str = "inside"
 
@@ -45,7 +45,7 @@ class Dense(models.Classifier, kw_only=True):
 
 
 class Scaled(Dense, kw_only=True):
-    """Does more in its call than in its parts."""
+    """Its call does more than its parts."""
 
     def __call__(self, images, **call):
         return 2 * super().__call__(images, **call)
@@ -110,7 +110,7 @@ SMALL = {"image_size": 4, "patch_size": 2, "dim": 16, "depth": 2, "num_heads": 2
     ],
     ids=["dense", "vit"],
 )
-def test_batches_set_by_hand_are_what_the_model_computes(model, dataset):
+def test_chosen_batches_equal_what_the_model_computes(model, dataset):
     subject, audited = subject_of(model, dataset)
     subject.clean()
     subject.require_resumable(audited, 10)
@@ -128,12 +128,12 @@ def test_batches_set_by_hand_are_what_the_model_computes(model, dataset):
 
 def test_the_blank_example_is_black(dataset):
     subject, _ = subject_of(Dense(num_classes=4, injection=INJECTION), dataset)
-    found = subject.inputs(np.array([3, subject.blank]))
-    np.testing.assert_array_equal(found[0], dataset.images[3])
-    assert not found[1].any()
+    batch = subject.inputs(np.array([3, subject.blank]))
+    np.testing.assert_array_equal(batch[0], dataset.images[3])
+    assert not batch[1].any()
 
 
-def test_one_batch_is_as_the_whole_evaluation_has_it(dataset):
+def test_logits_of_a_batch_equal_those_of_the_plain_model(dataset):
     model = Dense(num_classes=4, injection=INJECTION)
     variables = draw_variables(model, np.zeros((1, 4, 4, 1), np.float32))
     options = {"mean": (0.5,), "std": (0.5,)}
@@ -148,5 +148,5 @@ def test_a_functions_blank_is_the_mean_example():
     subject = AuditedFunction(
         lambda b: b, None, inputs, np.array([0, 1, 2, 0]), seed=0, batch_size=2
     )
-    found = subject.inputs(np.array([4, 1]))
-    np.testing.assert_array_equal(found, [inputs.mean(0), inputs[1]])
+    batch = subject.inputs(np.array([4, 1]))
+    np.testing.assert_array_equal(batch, [inputs.mean(0), inputs[1]])

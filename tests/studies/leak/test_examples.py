@@ -1,4 +1,4 @@
-"""Anybody's examples are read in their order, and what cannot be read is named."""
+"""Examples in many forms are read in their order, and what cannot be read is named."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ class Loader:
 
 
 class Sequence:
-    """As Keras's `PyDataset`: batches by number."""
+    """Batches by number, as Keras's `PyDataset` has."""
 
     def __len__(self):
         return len(PAIRS)
@@ -54,7 +54,7 @@ def as_dicts(inputs, labels):
         Sequence(),
     ],
 )
-def test_arrays_and_loaders(examples):
+def test_arrays_and_loaders_are_read(examples):
     read = read_examples(examples)
     np.testing.assert_array_equal(read.inputs, INPUTS)
     np.testing.assert_array_equal(read.labels, LABELS)

@@ -1,4 +1,4 @@
-"""Models and arrays of any framework: real ones where they are installed."""
+"""Models and arrays of any framework: real ones if they are installed."""
 
 import contextlib
 import os
@@ -62,12 +62,12 @@ def test_outputs_that_are_not_one_array_are_named(outputs, message):
         as_numpy(outputs)
 
 
-def test_functions_are_given_what_the_examples_are():
-    given = []
+def test_functions_get_the_type_of_the_examples():
+    batches = []
     for x in (X, jnp.asarray(X, jnp.bfloat16), scipy.sparse.csr_array(X)):
-        as_batch_function(lambda x: given.append(x) or x, like(x))(read_examples(x).inputs[:2])
-        assert type(given[-1]) is type(x)
-        assert given[-1].dtype == x.dtype
+        as_batch_function(lambda x: batches.append(x) or x, like(x))(read_examples(x).inputs[:2])
+        assert type(batches[-1]) is type(x)
+        assert batches[-1].dtype == x.dtype
     with pytest.raises(TypeError, match=r"apply: got dict .* give a callable of a batch"):
         as_batch_function({})
     with pytest.raises(TypeError, match=r"got sklearn\S*StandardScaler; .* predict_proba, dec"):
@@ -122,7 +122,7 @@ def test_tables_of_pandas():
 
 
 class StandInTensor:
-    """What `frameworks` uses of a tensor of PyTorch, for where that is not installed."""
+    """The part of PyTorch's tensors that `frameworks` uses, if PyTorch is missing."""
 
     def __init__(self, array, device="cpu"):
         self.array, self.device = np.array(array), device
@@ -189,7 +189,7 @@ class StandInNormalisation:
     __call__ = forward
 
 
-def test_what_is_called_of_a_module(monkeypatch):
+def test_a_module_gets_its_dtype_and_is_not_changed(monkeypatch):
     torch = types.SimpleNamespace(
         tensor=lambda x, device: StandInTensor(x, device),
         no_grad=contextlib.nullcontext,
@@ -239,8 +239,8 @@ def test_data_sets_of_tensorflow():
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_the_columns_of_an_estimator_are_those_of_its_labels(named):
-    """It was fitted on some classes, from 1 on or in words; the test set lacks some of them."""
+def test_the_columns_of_an_estimator_match_its_labels(named):
+    """It was fitted on classes from 1 on, or names; the test set lacks some of them."""
     labels = CLASSES + 1
     labels = np.array([f"digit {label:02}" for label in labels]) if named else labels
     model = LogisticRegression(max_iter=2000).fit(DIGITS[:60] / 16, labels[:60])

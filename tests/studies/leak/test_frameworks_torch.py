@@ -1,4 +1,4 @@
-"""PyTorch itself: modules, functions of tensors, loaders; where it is installed."""
+"""PyTorch itself: modules, functions of tensors, loaders; if it is installed."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_modules_of_pytorch():
 
 
 class Memory(nn.Module):
-    """Adds the mean of earlier batches, as a memory bank or adaptation at test time does."""
+    """Adds the mean of earlier batches, like a memory bank or adaptation at test time."""
 
     def __init__(self, *, grows: bool):
         super().__init__()
@@ -49,7 +49,7 @@ class Memory(nn.Module):
 
 
 @pytest.mark.parametrize("grows", [False, True])
-def test_what_a_module_remembers_is_not_put_back(grows):
+def test_the_memory_of_a_module_is_not_reset(grows):
     with pytest.raises(ValueError, match="not deterministic"):
         studies.assert_independent_of_batch(Memory(grows=grows).eval(), X)
     labels = np.arange(60) % 2
@@ -69,11 +69,11 @@ def test_functions_of_tensors():
     np.testing.assert_array_equal(as_numpy([weights[0, 0], weights[1, 1]]), [1, 1])
     normalise = torch.nn.BatchNorm1d(6)
 
-    def alone_it_fails(x):
+    def fails_alone(x):
         return x if len(x) > 1 else normalise(x)
 
     with pytest.raises(AssertionError, match=r"but not alone .*Expected more than 1 value per cha"):
-        studies.assert_independent_of_batch(alone_it_fails, x)
+        studies.assert_independent_of_batch(fails_alone, x)
     with pytest.raises(ValueError, match=r"not deterministic: .* turn off its dropout"):
         studies.assert_independent_of_batch(torch.nn.Dropout(), x)
 

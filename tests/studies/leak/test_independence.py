@@ -1,4 +1,4 @@
-"""The test helper: it passes what treats examples one by one, and names the culprit of the rest."""
+"""The test helper passes functions of single examples, and otherwise names the culprit."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def test_a_masked_output_does_not_excuse_the_others(constant):
 
 
 def test_large_outputs_do_not_excuse_small_ones():
-    """As boxes in pixels beside scores."""
+    """Such as boxes in pixels and scores."""
     apply = lambda x: np.concatenate([1e4 * x, x + x.mean(axis=0)], axis=1)  # noqa: E731
     with pytest.raises(AssertionError, match="depends on its batch"):
         studies.assert_independent_of_batch(apply, X)
@@ -48,7 +48,7 @@ def test_large_outputs_do_not_excuse_small_ones():
         (lambda x: np.zeros((len(x), 3)) * x.sum(), "same outputs for all 13 examples, so none"),
     ],
 )
-def test_where_nothing_can_be_seen_it_says_so(apply, why):
+def test_functions_for_which_nothing_can_be_seen_are_refused(apply, why):
     with pytest.raises(ValueError, match=why):
         studies.assert_independent_of_batch(apply, X)
 
@@ -69,13 +69,13 @@ def test_every_neighbour_is_noticed(shift):
 
 
 @pytest.mark.parametrize(("examples", "calls"), [(2, 2), (3, 3), (10, 5), (13, 6), (256, 11)])
-def test_any_one_example_that_looks_at_any_other_is_noticed(examples, calls):
+def test_every_pair_of_examples_is_separated_in_some_batch(examples, calls):
     x = np.random.default_rng(3).normal(size=(examples, 2))
     batches = []
     largest_change(lambda batch: batches.append(batch) or batch, x)
     assert len(batches) == 1 + calls
     replaced = np.stack([(batch != x).any(axis=1) for batch in batches[1:]])
-    seen = (~replaced[:, :, None] & replaced[:, None]).any(axis=0)  # who stays, who gives way
+    seen = (~replaced[:, :, None] & replaced[:, None]).any(axis=0)  # who stays, who is replaced
     assert (seen | np.eye(examples, dtype=bool)).all()
     assert (abs(replaced.mean(axis=1) - 0.5) < 0.2).all()  # so effects of many mates add up
 
@@ -108,13 +108,13 @@ def test_means_over_the_batch_are_noticed(quality):
 
 
 def checked(apply):
-    """Of batches of two in class order and three random orders of the examples."""
+    """The check in batches of two, in class order and three random orders."""
     rng = np.random.default_rng(6)
     by_kind = {"class_sorted": [np.arange(13)], "shuffled": [rng.permutation(13) for _ in range(3)]}
     return check_batches(lambda rows: X[rows], apply, by_kind, 2)
 
 
-def test_what_changes_once_other_examples_came_is_not_deterministic():
+def test_outputs_that_other_examples_change_later_are_not_deterministic():
     assert checked(classify).independent
     seen = set()
 
@@ -128,7 +128,7 @@ def test_what_changes_once_other_examples_came_is_not_deterministic():
 
 
 @pytest.mark.parametrize("calls", [0, 1, 5, 20])
-def test_logits_that_are_not_finite_are_no_all_clear(calls):
+def test_logits_that_are_not_finite_are_refused(calls):
     count = iter(range(1000))
 
     def breaks(x):
@@ -167,7 +167,7 @@ def test_our_models_pass_without_noise_and_fail_with_it():
     ("dtype", "makes"),
     [(np.uint8, np.asarray), (np.int32, jnp.asarray), (np.int64, np.ndarray.tolist)],
 )
-def test_integer_inputs(dtype, makes):
+def test_integer_inputs_are_checked(dtype, makes):
     ids = np.random.default_rng(4).integers(0, 20, (9, 5)).astype(dtype)
     table = np.random.default_rng(5).normal(size=(20, 3))
 
@@ -242,7 +242,7 @@ def test_other_shapes_in_other_batches_are_errors():
         largest_change(grows, X)
 
 
-def test_outputs_that_are_not_finite_in_some_batches_only():
+def test_outputs_that_are_not_finite_in_some_batches_are_named():
     def breaks(x):
         outputs = classify(x)
         if x[3, 0] != X[3, 0]:

@@ -1,4 +1,4 @@
-"""Interventions: mates are set as they say, and their pull is seen, or not seen."""
+"""Interventions: mates are set as planned, and their pull is detected if there is one."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ def blanked(rows):
     return np.vstack([X, np.zeros(5)])[rows]
 
 
-def found_for(apply, seed=0):
+def pull_of(apply, seed=0):
     groups = mate_groups.pair_up(LABELS, X, 10, group_size=None, seed=seed)
     planned = interventions.choose_targets(groups, X, blank=True)
     logits_of = lambda batches: np.stack([apply(blanked(batch)) for batch in batches])  # noqa: E731
-    found = interventions.intervene(planned, logits_of)
-    return interventions.summarise([found], resamples=500, seed=0)
+    outcome = interventions.intervene(planned, logits_of)
+    return interventions.summarise([outcome], resamples=500, seed=0)
 
 
 def test_groups_are_disjoint_and_of_one_class_each():
@@ -55,29 +55,29 @@ def test_a_fixed_group_size_is_kept():
 
 
 def test_mates_that_are_mixed_in_pull_towards_their_class():
-    found = found_for(lambda b: 0.7 * b + 0.3 * b.mean(0))
-    assert found.direction(0.05) == 1
-    for pull in found.pulls.values():
+    summary = pull_of(lambda b: 0.7 * b + 0.3 * b.mean(0))
+    assert summary.direction(0.05) == 1
+    for pull in summary.pulls.values():
         assert pull.p_toward < 0.01
         assert pull.p_away > 0.9
         assert pull.called > pull.called_other
 
 
 def test_mates_that_are_subtracted_push_away():
-    found = found_for(lambda b: b - 0.5 * b.mean(0))
-    assert found.direction(0.05) == -1
+    summary = pull_of(lambda b: b - 0.5 * b.mean(0))
+    assert summary.direction(0.05) == -1
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_pulls_where_nothing_is_mixed(seed):
-    found = found_for(lambda b: 3 * b, seed)
-    assert found.direction(0.05) == 0
-    for pull in found.pulls.values():
+def test_nothing_pulls_if_nothing_is_mixed(seed):
+    summary = pull_of(lambda b: 3 * b, seed)
+    assert summary.direction(0.05) == 0
+    for pull in summary.pulls.values():
         assert pull.logit == pytest.approx(0, abs=1e-9)
 
 
-def test_what_mates_share_beside_their_class_does_not_pull():
-    """A brightness of each example, pooled: mates matter, and their class does not."""
+def test_what_mates_share_apart_from_their_class_does_not_pull():
+    """The brightness is averaged: mates matter, but their class does not."""
     directions = []
     for seed in range(40):
         brightness = np.append(np.random.default_rng(seed).normal(0, 2, 200), 0.0)
@@ -88,34 +88,34 @@ def test_what_mates_share_beside_their_class_does_not_pull():
             pooled = brightness[batches].mean(axis=1)
             return blanked(batches) + pooled[:, None, None] * np.linspace(-1, 1, 5)
 
-        found = interventions.intervene(planned, logits_of)
-        directions.append(interventions.summarise([found], resamples=500, seed=0).direction(0.05))
+        outcome = interventions.intervene(planned, logits_of)
+        directions.append(interventions.summarise([outcome], resamples=500, seed=0).direction(0.05))
     assert np.mean(np.abs(directions)) <= 0.2  # 5 % are expected in each direction
 
 
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="not finite for some batches of one class"):
-        found_for(lambda b: b * np.nan)
+        pull_of(lambda b: b * np.nan)
 
 
-def test_one_order_among_random_ones():
+def test_one_order_is_compared_with_random_ones():
     generator = np.random.default_rng(3)
     others = generator.normal(50, 1, 40)
-    found = among(np.array([60.0]), others, least=0.1, confidence=0.95)
-    assert found.below == 40
-    assert found.p_value < 1e-6
-    assert found.interval[0] > 6
-    like = [
+    result = among(np.array([60.0]), others, least=0.1, confidence=0.95)
+    assert result.below == 40
+    assert result.p_value < 1e-6
+    assert result.interval[0] > 6
+    alike = [
         among(generator.normal(50, 1, 1), others, least=0.1, confidence=0.95) for _ in range(300)
     ]
-    assert np.mean([test.p_value < 0.05 for test in like]) < 0.1
-    for test in like:  # the interval and the p-value say the same
+    assert np.mean([test.p_value < 0.05 for test in alike]) < 0.1
+    for test in alike:  # the interval and the p-value agree
         assert (test.interval[0] > 0 or test.interval[1] < 0) == (test.p_value < 0.05)
 
 
-def test_orders_that_all_score_the_same_do_not_make_certainty():
-    found = among(np.array([70.2]), np.full(40, 70.0), least=0.2, confidence=0.95)
-    assert found.p_value > 0.01  # one example of 500 is no discovery
+def test_equal_scores_of_all_orders_do_not_make_certainty():
+    result = among(np.array([70.2]), np.full(40, 70.0), least=0.2, confidence=0.95)
+    assert result.p_value > 0.01  # one example of 500 is no discovery
     assert exceeds(np.full(10, 70.0), np.full(10, 70.0), n=500) == pytest.approx(0.5)
     assert exceeds(np.full(10, 71.0), np.full(10, 70.0), n=500) < 1e-6
 

@@ -1,4 +1,4 @@
-"""Audits where images have several labels, or only some classes count: one rule for all numbers."""
+"""Audits of images with several labels, or of some classes only: one rule for all numbers."""
 
 import dataclasses
 import functools
@@ -69,23 +69,23 @@ def audit(dataset):
         label_sets=dataset.label_sets,
     )
     origin = {"split": None, "steps": None, "config": None, "command": None, "notes": []}
-    found = conclude(
+    result = conclude(
         measured, settings, model="dense", dataset="several", class_names=None, origin=origin
     )
-    return found, logits
+    return result, logits
 
 
 @pytest.mark.parametrize("restricts", [False, True])
 def test_all_numbers_of_an_audit_count_the_same_as_correct(dataset, restricts):
     dataset = restricted(dataset) if restricts else dataset
-    found, logits = audit(dataset)
-    labels, sets, measured = dataset.labels, dataset.label_sets, found.measured
+    result, logits = audit(dataset)
+    labels, sets, measured = dataset.labels, dataset.label_sets, result.measured
     clean = Predictions.of(logits, labels, sets)
-    rows = {(row["noise"], row["order"]): row for row in found.rows}
+    rows = {(row["noise"], row["order"]): row for row in result.rows}
     assert rows[False, "shuffled"]["top1"] == pytest.approx(clean.summary()["top1"])
     assert rows[False, "shuffled"]["top1"] > 100 * np.mean(logits.argmax(1) == labels)
     (cell,) = measured.cells
-    for kind, scores in cell.orders.items():  # the metric is accuracy, computed by another way
+    for kind, scores in cell.orders.items():  # the metric is accuracy, computed in another way
         np.testing.assert_allclose(scores.metric, scores.top1, rtol=1e-9, err_msg=kind)
         assert scores.share.mean() == pytest.approx(scores.top1.mean() / 100)
     for composition in (cell.shuffled, cell.class_sorted, *cell.sweep):
@@ -96,26 +96,28 @@ def test_all_numbers_of_an_audit_count_the_same_as_correct(dataset, restricts):
         if composition is cell.class_sorted:
             share = rows[True, "class_sorted"]["batch_vote_top1"]
             assert share == pytest.approx(100 * right.mean())
-    # Sorted by the original label, whatever else is correct.
+    # Sorted by the original label, whatever else counts as correct.
     in_order = labels[np.argsort(cell.class_sorted.batches, kind="stable")]
     assert (np.diff(in_order) >= 0).all()
-    assert found.content["num_classes"] == dataset.num_classes == (9 if restricts else 20)
-    assert len(found.content["per_class"]) == 5
+    assert result.content["num_classes"] == dataset.num_classes == (9 if restricts else 20)
+    assert len(result.content["per_class"]) == 5
 
 
-def test_an_audit_by_original_labels_alone_gives_other_numbers(dataset, tmp_path):
-    """The sets reach the verdict: without them other examples are right."""
+def test_an_audit_without_label_sets_gives_other_numbers(dataset, tmp_path):
+    """The accuracy is lower, and no sets are stored."""
     with_sets, _ = audit(dataset)
     without, _ = audit(dataclasses.replace(dataset, label_sets=None))
-    tops = [found.measured.cells[0].orders[SHUFFLED].top1.mean() for found in (with_sets, without)]
+    tops = [
+        result.measured.cells[0].orders[SHUFFLED].top1.mean() for result in (with_sets, without)
+    ]
     assert tops[0] > tops[1]
-    for found, is_there in ((with_sets, True), (without, False)):
-        found.write(tmp_path / str(is_there))
+    for result, is_there in ((with_sets, True), (without, False)):
+        result.write(tmp_path / str(is_there))
         with np.load(tmp_path / str(is_there) / "predictions.npz") as arrays:
             assert ("label_sets" in arrays) == is_there
 
 
-# Anybody's function -------------------------------------------------------------------------------
+# Audits of functions
 
 
 def answers(dataset):
@@ -124,21 +126,21 @@ def answers(dataset):
     return (dataset.labels + (number % 4 == 0) + 7 * (number % 5 == 0))[:, None] % CLASSES
 
 
-def of_function(dataset, **given):
-    """An audit of a function that is shown its answers."""
+def of_function(dataset, **options):
+    """An audit of a function whose inputs are its answers."""
 
     def apply(batch):
         return np.eye(CLASSES, dtype=np.float32)[np.asarray(batch)[:, 0].astype(int)]
 
-    examples = given.pop("examples", (answers(dataset), dataset.labels))
-    found = studies.audit(apply, examples, clean=apply, settings=SETTINGS, **given)
-    return found, apply(answers(dataset))
+    examples = options.pop("examples", (answers(dataset), dataset.labels))
+    result = studies.audit(apply, examples, clean=apply, settings=SETTINGS, **options)
+    return result, apply(answers(dataset))
 
 
 @pytest.mark.parametrize("kind", ["array", "lists", "batches"])
 def test_a_function_is_scored_by_sets_of_labels(dataset, kind):
     sets = dataset.label_sets
-    given = {
+    options = {
         "array": {"label_sets": sets},
         "lists": {"label_sets": [[*reversed(row[row >= 0].tolist())] for row in sets]},
         "batches": {
@@ -152,13 +154,13 @@ def test_a_function_is_scored_by_sets_of_labels(dataset, kind):
             ]
         },
     }[kind]
-    found, logits = of_function(dataset, **given)
+    result, logits = of_function(dataset, **options)
     expected = Predictions.of(logits, dataset.labels, sets).summary()["top1"]
     plain, _ = of_function(dataset)
-    clean = [next(r for r in a.rows if not r["noise"])["top1"] for a in (found, plain)]
+    clean = [next(r for r in a.rows if not r["noise"])["top1"] for a in (result, plain)]
     assert clean == [pytest.approx(expected), pytest.approx(60)]
     assert expected == 80
-    assert found.content["measurement"] != plain.content["measurement"]
+    assert result.content["measurement"] != plain.content["measurement"]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_function_is_scored_by_sets_of_labels(dataset, kind):
         ([[CLASSES]] * 100, "label 20: clean returns 20 logits"),
     ],
 )
-def test_other_sets_of_labels_are_refused(dataset, sets, message):
+def test_invalid_sets_of_labels_are_refused(dataset, sets, message):
     with pytest.raises(ValueError, match=message):
         of_function(dataset, label_sets=sets)
 

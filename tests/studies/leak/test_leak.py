@@ -18,7 +18,7 @@ SETTINGS = studies.AuditSettings(batch_sizes=(10, 30), orders=20, purity_steps=3
 
 @pytest.fixture(scope="module")
 def examples():
-    """Noisy prototypes: one example alone is classified with difficulty, ten with ease."""
+    """Noisy prototypes: a single example is hard to classify, ten together are easy."""
     generator = np.random.default_rng(0)
     labels = generator.permutation(np.repeat(np.arange(CLASSES), PER_CLASS)).astype(np.int32)
     images = np.eye(CLASSES)[labels] + generator.normal(0, 0.8, (len(labels), CLASSES))
@@ -35,7 +35,7 @@ def mixes(images):
 
 
 @pytest.fixture(scope="module")
-def found(examples):
+def leak_audit(examples):
     return studies.audit(mixes, examples, clean=clean, settings=SETTINGS, model="the prototype")
 
 
@@ -54,8 +54,8 @@ def by_hand(function, examples, order, batch_size):
     return predicted
 
 
-def test_the_grid_holds_every_protocol_clean_beside_noisy(found):
-    protocols = [(r["noise"], r["order"], r["batch_size"]) for r in found.rows]
+def test_the_rows_contain_every_protocol_clean_and_noisy(leak_audit):
+    protocols = [(r["noise"], r["order"], r["batch_size"]) for r in leak_audit.rows]
     assert sorted(protocols) == sorted(
         (noisy, order, size)
         for noisy in (False, True)
@@ -66,14 +66,14 @@ def test_the_grid_holds_every_protocol_clean_beside_noisy(found):
 
 @pytest.mark.parametrize("order_name", evaluation.ORDERS)
 @pytest.mark.parametrize("batch_size", [10, 30])
-def test_rows_are_what_numpy_finds(found, examples, order_name, batch_size):
+def test_rows_equal_those_computed_with_numpy(leak_audit, examples, order_name, batch_size):
     labels = examples[1]
     settings = SETTINGS.for_labels(labels, "")
     orders = Orders.of(labels, settings, with_given_order=True).by_kind[order_name]
     assert len(orders) == {"shuffled": 20, "class_sorted": 1}[order_name]
     first = data.evaluation_order(labels, order_name, seed=0)
     np.testing.assert_array_equal(orders[0], first)
-    row = row_of(found, True, order_name, batch_size)
+    row = row_of(leak_audit, True, order_name, batch_size)
     predicted = [by_hand(mixes, examples, order, batch_size) for order in orders]
     assert row["top1"] == pytest.approx(100 * np.mean(np.array(predicted) == labels))
     assert row["top1_by_seed"] == pytest.approx([row["top1"]])
@@ -84,11 +84,11 @@ def test_rows_are_what_numpy_finds(found, examples, order_name, batch_size):
     assert row["printed"] == pytest.approx(np.mean(printed))
     voted = by_hand(lambda x: clean(x).mean(0, keepdims=True), examples, first, batch_size)
     assert row["batch_vote_top1"] == pytest.approx(100 * np.mean(voted == labels))
-    alone = row_of(found, False, order_name, batch_size)
-    assert alone["top1"] == pytest.approx(100 * np.mean(clean(examples[0]).argmax(1) == labels))
+    clean_row = row_of(leak_audit, False, order_name, batch_size)
+    assert clean_row["top1"] == pytest.approx(100 * np.mean(clean(examples[0]).argmax(1) == labels))
 
 
-def test_orders_keep_what_they_say(examples):
+def test_orders_are_sorted_as_their_names_say(examples):
     labels = examples[1]
     settings = SETTINGS.for_labels(labels, "")
     orders = Orders.of(labels, settings, with_given_order=True)
@@ -100,35 +100,35 @@ def test_orders_keep_what_they_say(examples):
     assert len(permuted) == 10
     assert all(np.all(np.diff(labels[order]) >= 0) for order in permuted)
     assert not np.array_equal(permuted[0], permuted[1])
-    own = by_kind["sorted by own clean predictions"]
-    assert all(np.all(np.diff(predicted[order]) >= 0) for order in own)
+    by_prediction = by_kind["sorted by own clean predictions"]
+    assert all(np.all(np.diff(predicted[order]) >= 0) for order in by_prediction)
     np.testing.assert_array_equal(by_kind["as given"], [np.arange(len(labels))])
     assert "as given" not in Orders.of(np.sort(labels), settings, with_given_order=True).by_kind
     assert "as given" not in Orders.of(labels, settings, with_given_order=False).by_kind
 
 
-def test_the_leak_is_found_and_said(found):
-    assert found.verdict.kind == "leak"
-    assert found.verdict.kinds == ("leak", "harm")
-    assert str(found.verdict) == found.content["verdict"]["text"]
-    orders = {(o["batch_size"], o["order"]): o for o in found.content["orders"]}
-    size = found.verdict.batch_size
+def test_the_leak_is_found_and_described(leak_audit):
+    assert leak_audit.verdict.kind == "leak"
+    assert leak_audit.verdict.kinds == ("leak", "harm")
+    assert str(leak_audit.verdict) == leak_audit.content["verdict"]["text"]
+    orders = {(o["batch_size"], o["order"]): o for o in leak_audit.content["orders"]}
+    size = leak_audit.verdict.batch_size
     for kind in ("shuffled", "class_sorted, files permuted", "sorted by own clean predictions"):
-        assert f"{orders[size, kind]['top1']:.1f} %" in found.verdict.text
-    assert f"{row_of(found, False, 'shuffled', 10)['top1']:.1f} %" in found.verdict.text
-    assert row_of(found, True, "class_sorted", 10)["label_bits_per_batch"] == pytest.approx(
+        assert f"{orders[size, kind]['top1']:.1f} %" in leak_audit.verdict.text
+    assert f"{row_of(leak_audit, False, 'shuffled', 10)['top1']:.1f} %" in leak_audit.verdict.text
+    assert row_of(leak_audit, True, "class_sorted", 10)["label_bits_per_batch"] == pytest.approx(
         9 * math.log2(CLASSES)
     )
 
 
-def test_comparisons_are_paired_differences_of_the_rows(found):
-    assert len(found.content["comparisons"]) == 6
+def test_comparisons_are_paired_differences_of_the_rows(leak_audit):
+    assert len(leak_audit.content["comparisons"]) == 6
     tops = {
-        "clean": row_of(found, False, "shuffled", 10)["top1"],
-        "noisy, shuffled": row_of(found, True, "shuffled", 10)["top1"],
-        "noisy, class-sorted": row_of(found, True, "class_sorted", 10)["top1"],
+        "clean": row_of(leak_audit, False, "shuffled", 10)["top1"],
+        "noisy, shuffled": row_of(leak_audit, True, "shuffled", 10)["top1"],
+        "noisy, class-sorted": row_of(leak_audit, True, "class_sorted", 10)["top1"],
     }
-    for comparison in found.content["comparisons"][:3]:
+    for comparison in leak_audit.content["comparisons"][:3]:
         expected = tops[comparison["of"]] - tops[comparison["against"]]
         assert comparison["difference"] == pytest.approx(expected)
         low, high = comparison["interval"]
@@ -136,42 +136,42 @@ def test_comparisons_are_paired_differences_of_the_rows(found):
         assert comparison["p_adjusted"] >= comparison["p_value"]
 
 
-def test_accuracy_rises_with_purity_alone(found):
-    sweep = found.content["purity"]
+def test_accuracy_rises_with_purity(leak_audit):
+    sweep = leak_audit.content["purity"]
     assert [s["mixed_share"] for s in sweep] == [0, 0.5, 1]
     for column in ("purity", "label_bits_per_batch", "top1", "batch_vote_top1"):
         assert sweep[0][column] > sweep[1][column] > sweep[2][column]
-    assert sweep[0]["top1"] == row_of(found, True, "class_sorted", 10)["top1"]
+    assert sweep[0]["top1"] == row_of(leak_audit, True, "class_sorted", 10)["top1"]
 
 
-def test_classes_are_counted(found, examples):
-    per_class = found.content["per_class"]
+def test_classes_are_counted(leak_audit, examples):
+    per_class = leak_audit.content["per_class"]
     assert [c["n"] for c in per_class] == [PER_CLASS] * CLASSES
     for column, row in [
-        ("clean", row_of(found, False, "shuffled", 10)),
-        ("class_sorted", row_of(found, True, "class_sorted", 10)),
+        ("clean", row_of(leak_audit, False, "shuffled", 10)),
+        ("class_sorted", row_of(leak_audit, True, "class_sorted", 10)),
     ]:
         assert np.mean([c[column] for c in per_class]) == pytest.approx(row["top1"])
 
 
-def test_one_image_at_a_time_stands_in_for_the_clean_function(examples):
-    alone = studies.audit(mixes, examples, settings=SETTINGS)
-    assert alone.content["clean_check"] is None  # nothing stood beside the image
-    assert row_of(alone, False, "shuffled", 10)["top1"] == pytest.approx(
+def test_single_images_replace_a_missing_clean_function(examples):
+    audit = studies.audit(mixes, examples, settings=SETTINGS)
+    assert audit.content["clean_check"] is None  # a single image has no mates
+    assert row_of(audit, False, "shuffled", 10)["top1"] == pytest.approx(
         100 * np.mean(clean(examples[0]).argmax(1) == examples[1])
     )  # in a batch of one the optimal matrix is the identity
 
 
 def test_a_function_of_single_examples_is_proven_independent(examples):
-    found = studies.audit(clean, examples, clean=clean, settings=SETTINGS)
-    assert found.verdict.kinds == ("independent",)  # 240 examples cannot show no_effect
-    checked = found.verdict.evidence["dependence"]
+    audit = studies.audit(clean, examples, clean=clean, settings=SETTINGS)
+    assert audit.verdict.kinds == ("independent",)  # 240 examples cannot show no_effect
+    checked = audit.verdict.evidence["dependence"]
     assert checked["independent"]
     assert checked["examples"] == 240
     assert checked["changed"] == 0
     (order,) = [
         c
-        for c in found.content["comparisons"]
+        for c in audit.content["comparisons"]
         if (c["of"], c["against"]) == ("noisy, class-sorted", "noisy, shuffled")
         and c["batch_size"] == 10
     ]
@@ -193,19 +193,21 @@ def test_noises_that_differ_have_different_names():
     assert [a.group_size for a in audited[:4]] == [None, None, 5, None]
 
 
-def test_everything_is_written(found, examples, tmp_path):
-    names = {path.name for path in found.write(tmp_path / "deep" / "audit")}
+def test_everything_is_written(leak_audit, examples, tmp_path):
+    names = {path.name for path in leak_audit.write(tmp_path / "deep" / "audit")}
     assert names == {path.name for path in (tmp_path / "deep" / "audit").iterdir()}
     assert {"audit.json", "audit.csv", "audit.html", "predictions.npz"} < names
     stored = json.loads((tmp_path / "deep" / "audit" / "audit.json").read_text())
-    assert stored["verdict"] == json.loads(json.dumps(found.verdict.to_dict()))
+    assert stored["verdict"] == json.loads(json.dumps(leak_audit.verdict.to_dict()))
     with np.load(tmp_path / "deep" / "audit" / "predictions.npz") as arrays:
         rank = arrays["the prototype, class_sorted, 10/rank"]
-        assert 100 * np.mean(rank == 0) == row_of(found, True, "class_sorted", 10)["top1"]
+        assert 100 * np.mean(rank == 0) == row_of(leak_audit, True, "class_sorted", 10)["top1"]
         np.testing.assert_array_equal(arrays["labels"], examples[1])
 
-    found.write(tmp_path / "deep" / "audit")  # the same again
-    other = dataclasses.replace(found, content=found.content | {"measurement": "of another"})
+    leak_audit.write(tmp_path / "deep" / "audit")  # the same again
+    other = dataclasses.replace(
+        leak_audit, content=leak_audit.content | {"measurement": "of another"}
+    )
     with pytest.raises(FileExistsError, match="holds another audit"):
         other.write(tmp_path / "deep" / "audit")
     assert json.loads((tmp_path / "deep" / "audit" / "audit.json").read_text()) == stored
@@ -218,7 +220,7 @@ def test_a_vote_is_of_the_mean_logit():
     assert vote(logits, np.array([0, 0, 1, 1])).tolist() == [1, 1, 0, 0]
 
 
-def test_a_clean_function_that_looks_at_the_batch_is_no_reference(examples):
+def test_a_clean_function_that_depends_on_the_batch_is_refused(examples):
     with pytest.raises(ValueError, match="clean model of seed 0 cannot be the reference"):
         studies.audit(mixes, examples, clean=mixes, settings=SETTINGS)
 
@@ -253,9 +255,9 @@ def test_batches_larger_than_a_class_are_allowed_on_request(examples):
     settings = studies.AuditSettings(
         batch_sizes=(40,), orders=20, mixed_batches=True, purity_steps=0, resamples=100
     )
-    found = studies.audit(mixes, examples, clean=clean, settings=settings)
-    assert row_of(found, True, "class_sorted", 40)["purity"] < 1
-    assert found.content["purity"] == []
+    audit = studies.audit(mixes, examples, clean=clean, settings=settings)
+    assert row_of(audit, True, "class_sorted", 40)["purity"] < 1
+    assert audit.content["purity"] == []
 
 
 def test_default_batch_sizes_hold_one_class():
@@ -324,7 +326,7 @@ class Loader(list):
 
 
 def test_labels_are_matched_with_the_columns_by_name(examples):
-    """Where the examples number their classes otherwise than the model, or have some of its."""
+    """If the examples number their classes differently from the model."""
     images, labels = examples
     columns = ["ant", "bee", "cat", "dog"]
     plain = studies.audit(mixes, Loader(examples, columns), clean=clean, class_names=columns)
@@ -332,15 +334,15 @@ def test_labels_are_matched_with_the_columns_by_name(examples):
     order = np.array([2, 0, 3, 1])  # of each column among the classes of the examples
     classes = [columns[i] for i in np.argsort(order)]
     loader = Loader((images, order[labels]), classes)
-    found = studies.audit(mixes, loader, clean=clean, class_names=columns)
+    audit = studies.audit(mixes, loader, clean=clean, class_names=columns)
     assert any(
         "in another order ('ant' is class 0 there and 2 here), so labels are matched by name"
         in note
-        for note in found.content["notes"]
+        for note in audit.content["notes"]
     )
-    np.testing.assert_array_equal(found.measured.labels, plain.measured.labels)
-    np.testing.assert_array_equal(found.measured.clean[0].rank, plain.measured.clean[0].rank)
-    other = studies.audit(mixes, loader, clean=clean)  # nobody says what the columns are
+    np.testing.assert_array_equal(audit.measured.labels, plain.measured.labels)
+    np.testing.assert_array_equal(audit.measured.clean[0].rank, plain.measured.clean[0].rank)
+    other = studies.audit(mixes, loader, clean=clean)  # nothing says what the columns are
     assert (other.measured.labels == order[labels]).all()
 
 
@@ -352,13 +354,13 @@ def test_examples_of_other_classes_are_refused(examples, attribute):
         studies.audit(mixes, loader, class_names=["ant", "bee", "cat", "dog"])
 
 
-def test_names_that_say_nothing_about_each_other(examples):
+def test_numeric_names_are_compared_by_number(examples):
     loader = Loader(examples, ["0", "1", "2", "3"])
-    found = studies.audit(mixes, loader, clean=clean, class_names=["ant", "bee", "cat", "dog"])
-    assert any("so labels are compared by number" in note for note in found.content["notes"])
+    audit = studies.audit(mixes, loader, clean=clean, class_names=["ant", "bee", "cat", "dog"])
+    assert any("so labels are compared by number" in note for note in audit.content["notes"])
 
 
-def test_a_loader_that_shuffles_has_no_order_of_its_own(examples):
+def test_a_loader_that_shuffles_has_no_given_order(examples):
     images, labels = examples
     generator = np.random.default_rng(0)
 
@@ -379,17 +381,17 @@ def test_a_loader_that_shuffles_has_no_order_of_its_own(examples):
     assert any("it shuffles" in note for note in shuffled.content["notes"])
 
 
-def test_a_metric_that_depends_on_the_batches_is_said_to(examples):
+def test_a_metric_that_depends_on_the_batches_is_reported(examples):
     averaged = evaluation.mean_over_batches(evaluation.METRICS["macro_f1"])
     for metric, depends in ((averaged, True), (evaluation.METRICS["macro_f1"], False)):
-        found = studies.audit(clean, examples, clean=clean, settings=SETTINGS, metric=metric)
-        assert "independent" in found.verdict.kinds  # the predictions do not depend on it
-        assert found.content["metric"]["depends_on_batching"] is depends
-        low, high = found.content["metric"]["range_of_fixed_predictions"]
+        audit = studies.audit(clean, examples, clean=clean, settings=SETTINGS, metric=metric)
+        assert "independent" in audit.verdict.kinds  # the predictions do not depend on it
+        assert audit.content["metric"]["depends_on_batching"] is depends
+        low, high = audit.content["metric"]["range_of_fixed_predictions"]
         assert (high > low + 1) is depends
 
 
-def test_outputs_that_are_no_logits_are_named(examples):
+def test_outputs_that_are_not_logits_are_named(examples):
     with pytest.raises(ValueError, match=r"apply returned an array of shape \(10,\) for a batch "):
         studies.audit(lambda x: x.sum(1), examples, clean=clean, settings=SETTINGS)
 
@@ -433,7 +435,7 @@ def test_a_function_that_fails_on_some_batches_is_named(examples):
 
 
 def flips(images):
-    """One-hot outputs; mistakes become class 0 wherever one certain example is in the batch."""
+    """One-hot outputs; mistakes become class 0 if the trigger is in the batch."""
     outputs = np.eye(CLASSES, dtype=np.float32)[clean(images).argmax(1)]
     if (np.abs(images - flips.trigger) < 1e-6).all(1).any():
         wrong = images.max(1) < np.quantile(images.max(1), 0.3)
@@ -449,7 +451,7 @@ def test_a_change_from_one_wrong_class_to_another_is_noticed(examples):
 
 
 def test_another_path_for_single_examples_is_noticed_in_probabilities():
-    """Likelihoods of probabilities that are taken for logits move little; predictions do."""
+    """Likelihoods of probabilities, read as logits, move little; predictions do move."""
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(40), 10)
     logits = 2 * np.eye(40)[labels] + generator.normal(0, 1, (400, 40))

@@ -66,7 +66,7 @@ def test_a_directory_in_the_place_of_a_file_is_named(tmp_path):
         open_directory(tmp_path, "12345678")
 
 
-def test_what_an_audit_asks_tells_it_from_others(data_dir, tmp_path):
+def test_settings_and_data_identify_an_audit(data_dir, tmp_path):
     config = small_config(data_dir)
 
     def identity(noises=NOISES, seeds=(0,), metric=None, settings=None, **changes):
@@ -92,13 +92,13 @@ def test_what_an_audit_asks_tells_it_from_others(data_dir, tmp_path):
     same = [
         identity(**{"data.num_workers": 2, "data.cache": False}),
         identity(**{"evaluation.every": "3 steps", "checkpoint.keep": 7}),
-        identity(seed=5),  # the seeds are asked for on their own
+        identity(seed=5),  # seeds are given separately
     ]
     assert {*same} == {identity()}
 
 
 class _Full:
-    """An audit that does not fit on the disk of its directory."""
+    """An audit whose first ``full`` writes find no space."""
 
     def __init__(self, full):
         self.full, self.written = full, []
@@ -118,6 +118,6 @@ def test_an_audit_that_cannot_be_written_is_not_lost(tmp_path, monkeypatch, full
     assert audit.written[1] == str(tmp_path / "audit-x")
 
 
-def test_require_own_takes_an_empty_directory(tmp_path):
+def test_require_own_accepts_an_empty_directory(tmp_path):
     require_own(tmp_path, "12345678", named="x")
     require_own(tmp_path / "missing", "12345678", named="x")

@@ -1,4 +1,4 @@
-"""Functions with a known truth get the verdicts that fit them, and no other."""
+"""Functions whose truth is known get the verdicts that fit them, and no others."""
 
 import dataclasses
 
@@ -48,75 +48,75 @@ def audited(apply, examples, clean=identity, settings=SETTINGS):
 
 
 def test_the_mean_of_the_batch_leaks():
-    found = audited(mean_of_batch, draw(50, 0.7))
-    assert found.kinds == ("leak", "harm")
-    assert "reads the labels of batch mates" in found.text
-    pulls = found.evidence["interventions"]["pulls"]
+    result = audited(mean_of_batch, draw(50, 0.7))
+    assert result.kinds == ("leak", "harm")
+    assert "reads the labels of batch mates" in result.text
+    pulls = result.evidence["interventions"]["pulls"]
     assert pulls["blank"]["called"] > 90
     assert pulls["blank"]["called_other"] < 5
 
 
 def test_a_leak_on_few_examples_is_not_cleared():
-    """120 images, weak alone: mixing half of the batch's mean. It was called no leak."""
-    found = audited(lambda b: 0.5 * b + 0.5 * b.mean(0), draw(12, 0.9))
-    assert found.kind == "leak"
+    """120 images, mixed with half of the batch's mean. It was once called no leak."""
+    result = audited(lambda b: 0.5 * b + 0.5 * b.mean(0), draw(12, 0.9))
+    assert result.kind == "leak"
 
 
-def test_a_gain_of_its_own_does_not_hide_a_leak():
-    found = audited(neighbour(0.1), draw(50, 0.7), clean=worse)
-    assert found.kind == "leak"
-    assert "honest_gain" in found.kinds
+def test_an_honest_gain_does_not_hide_a_leak():
+    result = audited(neighbour(0.1), draw(50, 0.7), clean=worse)
+    assert result.kind == "leak"
+    assert "honest_gain" in result.kinds
 
 
 def test_a_perfect_classifier_is_not_cleared():
-    found = audited(neighbour(0.4), draw(10, 1e-4))
-    assert found.kind == "ceiling"
-    assert "no room" in found.text
+    result = audited(neighbour(0.4), draw(10, 1e-4))
+    assert result.kind == "ceiling"
+    assert "no room" in result.text
 
 
 def test_a_perfect_classifier_whose_shuffled_accuracy_falls_leaks():
     assert audited(mean_of_batch, draw(20, 0.05)).kind == "leak"
 
 
-def test_examples_by_themselves_are_independent():
+def test_functions_of_single_examples_are_independent():
     same = audited(identity, draw(50, 0.7))
     assert same.kinds == ("independent", "no_effect")
     better = audited(identity, draw(50, 0.7), clean=worse)
     assert better.kinds == ("honest_gain", "independent")
     harmed = audited(worse, draw(100, 0.7))
     assert harmed.kinds == ("harm", "independent")
-    for found in (same, better, harmed):
-        assert "nothing leaked" in found.text
-        assert found.evidence["dependence"]["independent"]
+    for result in (same, better, harmed):
+        assert "nothing leaked" in result.text
+        assert result.evidence["dependence"]["independent"]
 
 
 def test_noise_drawn_anew_each_time_cannot_be_checked():
     generator = np.random.default_rng(9)
-    found = audited(lambda b: b + generator.normal(0, 0.5, b.shape), draw(50, 0.7))
-    assert found.kind == "undecided"
-    assert "Fix the random key" in found.text
+    result = audited(lambda b: b + generator.normal(0, 0.5, b.shape), draw(50, 0.7))
+    assert result.kind == "undecided"
+    assert "Fix the random key" in result.text
 
 
-def test_class_frequencies_are_no_gain():
-    found = audited(mean_of_batch, draw(np.array([910] + [10] * 9), 0.7))
-    assert found.kinds == ("leak", "prior")
-    assert found.evidence["honest"]["value"] > 30
-    assert found.evidence["honest_balanced"]["value"] < 0
-    assert "balanced accuracy by" in found.text
+def test_a_gain_from_class_frequencies_is_named():
+    result = audited(mean_of_batch, draw(np.array([910] + [10] * 9), 0.7))
+    assert result.kinds == ("leak", "prior")
+    assert result.evidence["honest"]["value"] > 30
+    assert result.evidence["honest_balanced"]["value"] < 0
+    assert "balanced accuracy by" in result.text
 
 
 def test_training_mode_batch_norm_is_an_order_effect():
-    found = studies.audit(
+    result = studies.audit(
         batch_norm, draw(50, 0.7), clean=identity, settings=SETTINGS, model="the network"
     )
-    assert found.verdict.kind == "order_effect"
-    assert "leak" not in found.verdict.kinds
-    assert "noise" not in found.verdict.text.replace("the noise", "noise")
+    assert result.verdict.kind == "order_effect"
+    assert "leak" not in result.verdict.kinds
+    assert "noise" not in result.verdict.text.replace("the noise", "noise")
 
 
 @pytest.fixture(scope="module")
 def writers():
-    """Ten writers, each with a bias that a noisy reading tells; consecutive files share one."""
+    """Ten writers with biases that a noisy reading reveals; consecutive files share a writer."""
     per_class = 100
     labels = np.repeat(np.arange(CLASSES), per_class)
     writer = np.tile(np.repeat(np.arange(10), 10), CLASSES)
@@ -129,55 +129,55 @@ def writers():
     def pooled(b):
         return b[:, :-1] - b[:, -1].mean() * slope
 
-    def alone(b):
+    def by_example(b):
         return b[:, :-1] - np.outer(b[:, -1], slope)
 
-    return inputs, labels, pooled, alone
+    return inputs, labels, pooled, by_example
 
 
-def test_a_nuisance_shared_by_consecutive_files_is_no_leak(writers):
-    inputs, labels, pooled, alone = writers
-    found = audited(pooled, (inputs, labels), clean=alone)
-    assert found.kind == "order_effect"
-    assert "leak" not in found.kinds
-    assert "order of the files within each class" in found.text
-    assert found.evidence["file_order"]["value"] - found.evidence["file_order"]["mean"] > 10
+def test_a_nuisance_shared_by_consecutive_files_is_not_a_leak(writers):
+    inputs, labels, pooled, by_example = writers
+    result = audited(pooled, (inputs, labels), clean=by_example)
+    assert result.kind == "order_effect"
+    assert "leak" not in result.kinds
+    assert "order of the files within each class" in result.text
+    assert result.evidence["file_order"]["value"] - result.evidence["file_order"]["mean"] > 10
 
 
 def test_the_same_nuisance_in_files_at_random_is_no_effect_of_order(writers):
-    inputs, labels, pooled, alone = writers
+    inputs, labels, pooled, by_example = writers
     order = np.random.default_rng(11).permutation(len(labels))
-    found = audited(pooled, (inputs[order], labels[order]), clean=alone)
-    assert not {"leak", "order_effect"} & set(found.kinds)
+    result = audited(pooled, (inputs[order], labels[order]), clean=by_example)
+    assert not {"leak", "order_effect"} & set(result.kinds)
 
 
-def test_labels_read_from_an_order_of_balanced_batches_leak():
-    """Batch norm in training mode gains where each batch holds every class once (few-shot)."""
+def test_an_order_of_balanced_batches_scores_above_random_orders():
+    """Batch norm in training mode gains if each batch has every class once (few-shot)."""
     x, labels = draw(100, 1.0)
     order = np.arange(1000).reshape(CLASSES, 100).T.ravel()  # one of each class, again and again
     shift = np.random.default_rng(2).normal(0, 2.0, (100, 1)).repeat(CLASSES, 0)
-    found = audited(
+    result = audited(
         lambda b: b - 0.9 * b.mean(0), (x[order] + shift, labels[order]), clean=identity
     )
-    assert found.evidence["given_order"]["value"] > found.evidence["given_order"]["mean"]
+    assert result.evidence["given_order"]["value"] > result.evidence["given_order"]["mean"]
 
 
 @pytest.mark.parametrize("clean", [identity, None])
-def test_a_result_that_moves_with_the_batch_size_is_not_independent(clean):
+def test_a_result_that_depends_on_the_batch_size_is_not_independent(clean):
     def apply(b):
         return b + np.log(len(b)) * np.linspace(0, 0.5, CLASSES)
 
     settings = dataclasses.replace(SETTINGS, batch_sizes=(10, 20) if clean else (10,))
-    found = audited(apply, draw(50, 0.7), clean=clean, settings=settings)
-    assert "independent" not in found.kinds
-    said = "depend on how many examples a batch has" if clean else "when it is alone"
-    assert said in found.text
+    result = audited(apply, draw(50, 0.7), clean=clean, settings=settings)
+    assert "independent" not in result.kinds
+    words = "depend on how many examples a batch has" if clean else "when it is alone"
+    assert words in result.text
 
 
-def test_logits_that_change_without_any_prediction_are_worth_nothing():
+def test_logits_that_change_without_any_prediction_have_no_effect():
     x, labels = draw(100, 0.5)
-    found = audited(lambda b: b / b.std(), (x, labels))
-    assert found.kinds == ("no_effect",)
+    result = audited(lambda b: b / b.std(), (x, labels))
+    assert result.kinds == ("no_effect",)
 
 
 def test_a_last_partial_batch_that_leaks_is_not_independent():
@@ -189,14 +189,14 @@ def test_a_last_partial_batch_that_leaks_is_not_independent():
         return 0.1 * b + 3 * mean if pure else b
 
     settings = dataclasses.replace(SETTINGS, batch_sizes=(50,))
-    found = audited(apply, (x[:299], labels[:299]), settings=settings)
-    assert "independent" not in found.kinds
+    result = audited(apply, (x[:299], labels[:299]), settings=settings)
+    assert "independent" not in result.kinds
 
 
 @pytest.mark.parametrize("shift", [lambda z: 1e9 + z, lambda z: 1 + 1e-9 * z, lambda z: 1e-7 * z])
-def test_logits_of_any_scale_are_read(shift):
-    found = audited(lambda b: shift(neighbour(0.3)(b)), draw(50, 0.7), clean=lambda b: shift(b))
-    assert found.kind == "leak"
+def test_leaks_are_found_in_logits_of_any_scale(shift):
+    result = audited(lambda b: shift(neighbour(0.3)(b)), draw(50, 0.7), clean=lambda b: shift(b))
+    assert result.kind == "leak"
 
 
 def test_a_function_that_remembers_earlier_batches_is_not_cleared():
@@ -207,17 +207,17 @@ def test_a_function_that_remembers_earlier_batches_is_not_cleared():
         memory[0] = b.mean(0)
         return logits
 
-    found = audited(apply, draw(50, 0.7))
-    assert found.kind in ("undecided", "leak")
-    assert "independent" not in found.kinds
+    result = audited(apply, draw(50, 0.7))
+    assert result.kind in ("undecided", "leak")
+    assert "independent" not in result.kinds
 
 
 def test_interventions_without_power_clear_nothing():
     labels = np.repeat([0, 1], [2996, 4])
     x = np.eye(2)[labels] + np.random.default_rng(3).normal(0, 0.7, (3000, 2))
     settings = dataclasses.replace(SETTINGS, batch_sizes=(4,))
-    found = audited(lambda b: b + 0.5 * (b.mean(0) - [1, 0]), (x, labels), worse, settings)
-    assert found.kind not in ("independent", "no_effect", "honest_gain")
+    result = audited(lambda b: b + 0.5 * (b.mean(0) - [1, 0]), (x, labels), worse, settings)
+    assert result.kind not in ("independent", "no_effect", "honest_gain")
 
 
 def test_attention_over_the_batch_leaks():
@@ -234,33 +234,33 @@ def test_all_batch_sizes_count():
         return mean_of_batch(b) if len(b) > 15 else b
 
     settings = dataclasses.replace(SETTINGS, batch_sizes=(10, 20))
-    found = audited(apply, draw(50, 0.7), settings=settings)
-    assert found.kind == "leak"
-    assert found.batch_size == 20
-    assert "in batches of 20" in found.text
+    result = audited(apply, draw(50, 0.7), settings=settings)
+    assert result.kind == "leak"
+    assert result.batch_size == 20
+    assert "in batches of 20" in result.text
 
 
 def test_the_verdict_is_an_object_with_a_text():
-    found = audited(mean_of_batch, draw(20, 0.7))
-    assert str(found) == found.text
-    assert found.kind == found.kinds[0]
-    assert found.to_dict().keys() == {"kind", "kinds", "text", "batch_size", "evidence"}
-    assert list(found.kinds) == [kind for kind in KINDS if kind in found.kinds]
+    result = audited(mean_of_batch, draw(20, 0.7))
+    assert str(result) == result.text
+    assert result.kind == result.kinds[0]
+    assert result.to_dict().keys() == {"kind", "kinds", "text", "batch_size", "evidence"}
+    assert list(result.kinds) == [kind for kind in KINDS if kind in result.kinds]
 
 
 @pytest.fixture(scope="module")
 def evidence():
-    """Of a leak, to be changed piece by piece."""
+    """The evidence of a leak, to be changed piece by piece."""
     settings = SETTINGS.for_labels(draw(50, 0.7)[1], "")
     measured = studies.audit(
         mean_of_batch, draw(50, 0.7), clean=identity, settings=settings
     ).measured
-    (found,) = gather(measured, settings).values()
-    return found
+    (gathered,) = gather(measured, settings).values()
+    return gathered
 
 
-def judged(found):
-    return judge(found, level=0.05, equivalence=1.0)
+def judged(evidence):
+    return judge(evidence, level=0.05, equivalence=1.0)
 
 
 def test_a_leak_needs_every_piece_of_evidence(evidence):
@@ -277,10 +277,10 @@ def test_a_leak_needs_every_piece_of_evidence(evidence):
 def test_a_gain_that_is_not_called_a_leak_says_why(evidence):
     """It must not deny a pull that the interventions show."""
     own = dataclasses.replace(evidence.own_predictions, p_adjusted=0.5)
-    found = dataclasses.replace(evidence, own_predictions=own, p_labels=0.5)
-    assert found.follows_mates(0.05) == 1
-    assert judged(found)[0] == "undecided"
-    text = unresolved.undecided(found, 0.05, 1.0)
+    unclear = dataclasses.replace(evidence, own_predictions=own, p_labels=0.5)
+    assert unclear.follows_mates(0.05) == 1
+    assert judged(unclear)[0] == "undecided"
+    text = unresolved.undecided(unclear, 0.05, 1.0)
     assert "labels of batch mates move the logits" in text
     assert "sorting by labels is not shown to score more" in text
 
@@ -289,13 +289,13 @@ def test_a_gain_that_is_not_called_a_leak_says_why(evidence):
         k: dataclasses.replace(p, p_toward=p.p_away, p_away=p.p_toward) for k, p in pulls.items()
     }
     against = dataclasses.replace(evidence.interventions, pulls=away)
-    text = unresolved.undecided(dataclasses.replace(found, interventions=against), 0.05, 1.0)
+    text = unresolved.undecided(dataclasses.replace(unclear, interventions=against), 0.05, 1.0)
     assert "away from the class of the mates" in text
     assert "No intervention" not in text
 
     none = {k: dataclasses.replace(p, p_toward=1.0, p_away=1.0) for k, p in pulls.items()}
     unseen = dataclasses.replace(evidence.interventions, pulls=none)
-    text = unresolved.undecided(dataclasses.replace(found, interventions=unseen), 0.05, 1.0)
+    text = unresolved.undecided(dataclasses.replace(unclear, interventions=unseen), 0.05, 1.0)
     assert "No intervention shows that the labels of batch mates are read." in text
 
 
@@ -320,9 +320,9 @@ def test_simulated_audits_do_not_err(number):
     """A small version of `launch.benchmark verdicts`, which measures the rates."""
     case = verdict_cases.CASES[number]
     outcomes = verdicts.simulate(6, seed=number, cases=[number])[number]
-    found = verdicts.rates(case, outcomes)
-    assert found["false_all_clear"]["events"] == 0
-    assert found["false_accusation"]["events"] <= 1
+    rates = verdicts.rates(case, outcomes)
+    assert rates["false_all_clear"]["events"] == 0
+    assert rates["false_accusation"]["events"] <= 1
     if not case.depends:
         assert all("independent" in outcome.kinds for outcome in outcomes)
     else:

@@ -28,14 +28,14 @@ def test_all_arms_have_one_budget_and_each_combination_its_partner():
     assert {f"{arm} + noise" for arm in others if " + " not in arm} <= others
 
 
-def test_the_twin_differs_from_the_noise_in_its_labels_alone():
+def test_the_twin_differs_from_the_noise_only_in_its_labels():
     arms = CONFIG.arms()
     pairs = zip(arms["noise"].candidates, arms["noise, mixed labels"].candidates, strict=True)
     for noisy, twin in pairs:
         assert twin == {**noisy, "mixup.labels_follow_noise": True}
 
 
-def test_views_are_of_arms_that_are_trained_with_shifts():
+def test_arms_have_views_only_if_they_are_trained_with_shifts():
     for arm in CONFIG.arms().values():
         name = arm.on_top_of
         fields = [*arm.candidates, *(CONFIG.arms()[name].candidates if name else ())]
@@ -135,7 +135,7 @@ def test_bad_contrasts_are_refused(contrasts, message):
         ("task.name", "other"),
     ],
 )
-def test_arms_have_data_budget_and_evaluation_in_common(field, value):
+def test_arms_cannot_change_data_budget_or_evaluation(field, value):
     unfair = Arm([TWO[0], {**TWO[1], field: value}])
     with pytest.raises(ValueError, match="must be the same for all arms") as error:
         check_arms({"none": Arm(TWO), "unfair": unfair})
@@ -143,7 +143,7 @@ def test_arms_have_data_budget_and_evaluation_in_common(field, value):
 
 
 def refusal(config, path, *, arms=None, setting=None, **options):
-    """The error of a study of these, which leaves nothing behind."""
+    """The error of a study of these, which writes nothing."""
     setting = setting or Setting(train="train[:300]", held_out="train[597:]", test="test")
     settings = options.pop("settings", {"digits": setting})
     with pytest.raises(ValueError, match=r".") as error:

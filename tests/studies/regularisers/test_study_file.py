@@ -64,7 +64,7 @@ def config(data_dir):
 def test_another_comparison_is_refused(changes, message, config, tmp_path):
     claim(tmp_path, config)
     before = (tmp_path / STUDY).read_text()
-    claim(tmp_path, config)  # the same one goes on
+    claim(tmp_path, config)  # the same one resumes
     with pytest.raises(ValueError, match="contains another comparison") as error:
         claim(tmp_path, config, **changes)
     assert message in str(error.value)
@@ -80,9 +80,7 @@ def test_another_base_config_is_refused(field, config, tmp_path):
         claim(tmp_path, override(config, {field: 7}))
 
 
-def test_what_no_result_depends_on_may_change_and_new_fields_are_at_their_defaults(
-    config, tmp_path
-):
+def test_harmless_fields_may_change_and_new_fields_have_their_defaults(config, tmp_path):
     claim(tmp_path, config)
     file = tmp_path / STUDY
     stored = json.loads(file.read_text())

@@ -54,14 +54,14 @@ def test_named_contrasts_are_one_family_and_a_settings_other_differences_another
     named = content["contrasts"]
     assert [each["setting"] for each in named] == ["first", "first", "second", "second"]
     smallest = min(named, key=lambda each: each["p_value"])
-    assert content["corrected_over"] == 6  # of the missing setting, too
+    assert content["corrected_over"] == 6  # including the missing setting
     assert smallest["p_adjusted"] == pytest.approx(min(1, 6 * smallest["p_value"]))
     arms = content["settings"]["first"]["arms"]
     secondary = [arm[key] for arm in arms.values() for key in arm if key.startswith("over_")]
     assert len(secondary) == 4  # noise, twin, mixup and mixup + noise, each over none
     smallest = min(secondary, key=lambda each: each["p_value"])
     assert smallest["p_adjusted"] == pytest.approx(min(1, 4 * smallest["p_value"]))
-    assert "over_partner" not in arms["mixup + noise"]  # a contrast has it
+    assert "over_partner" not in arms["mixup + noise"]  # that is a contrast
 
 
 def test_what_is_missing_can_only_lower_the_corrected_p_values(content, tmp_path):
@@ -108,7 +108,7 @@ def test_a_damaged_setting_is_named(text, content, tmp_path):
         summary.collect(tmp_path, ["first"], CONTRASTS, None)
 
 
-def test_all_that_was_chosen_is_shown(tmp_path):
+def test_all_chosen_fields_are_shown(tmp_path):
     (tmp_path / "first").mkdir()
     chosen = setting()
     chosen["arms"]["noise"]["fields"] = {
@@ -125,7 +125,7 @@ def test_all_that_was_chosen_is_shown(tmp_path):
     assert row.replace(r"\|", "").count("|") == 7
 
 
-def test_the_files_hold_all_that_was_measured(content, tmp_path):
+def test_the_files_contain_all_measurements(content, tmp_path):
     report.write(tmp_path, content)
     assert {file.name for file in tmp_path.glob("regularisers.*")} == set(report.FILES)
     assert json.loads((tmp_path / "regularisers.json").read_text()) == content

@@ -1,4 +1,4 @@
-"""Chromium by its DevTools protocol, which it speaks over two pipes: no driver, no web socket."""
+"""Chromium through its DevTools protocol over two pipes: no driver, no web socket."""
 
 import base64
 import contextlib
@@ -15,14 +15,14 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",
-    "--no-sandbox",  # which root does not have
+    "--no-sandbox",  # root cannot use it
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--no-first-run",
     "--hide-scrollbars",
 )
-# Chromium reads commands from file descriptor 3 and writes to 4. A process of its own moves them
-# there, as a function between fork and exec is not safe beside JAX's threads.
+# Chromium reads commands from file descriptor 3 and writes to 4. A separate process moves them
+# there, as a function between fork and exec is not safe with JAX's threads.
 _LAUNCHER = (
     "import os, sys\n"
     "pipes = [os.dup(os.dup(int(fd))) for fd in sys.argv[1:3]]\n"
@@ -40,7 +40,7 @@ class Browser:
     """One tab.
 
     Attributes:
-      complaints: what the console and the engine have said since `open`: errors and warnings.
+      complaints: errors and warnings of the console and the engine since `open`.
     """
 
     def __init__(self, commands: int, answers: int):
@@ -99,7 +99,7 @@ class Browser:
         self._answers.close()
 
     def _read(self) -> dict[str, Any]:
-        """The next message; complaints are noted."""
+        """The next message; complaints are collected."""
         text = bytearray()
         while (byte := self._answers.read(1)) != b"\0":
             assert byte, "the browser has ended"
@@ -118,7 +118,7 @@ class Browser:
 
 @contextlib.contextmanager
 def start(program: str, profile: Path) -> Iterator[Browser]:
-    """A browser with an empty profile, ended at the end."""
+    """A browser with an empty profile, which ends with the context."""
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
     process = subprocess.Popen(
         [

@@ -53,7 +53,7 @@ FRAMES = """
           scrolls: e.scrollWidth > e.clientWidth + 1, focusable: e.tabIndex == 0};
 })
 """
-# Of text, the least contrast with what is behind it, as WCAG 2 defines it.
+# The lowest contrast of text with its background, as WCAG 2 defines it.
 CONTRAST = """
 (() => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);
@@ -126,8 +126,8 @@ def pixels(chromium, frame, *, right):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_a_frame_that_scrolls_shows_it_where_there_is_more(chromium, pages, name, dark):
-    """By a shadow along that edge, which otherwise has the colour of the page."""
+def test_a_shadow_shows_where_a_frame_can_scroll(chromium, pages, name, dark):
+    """Other edges have the colour of the page."""
     open_page(chromium, pages[name], 400, dark)
     frames = chromium.evaluate(FRAMES)
     assert all(frame["focusable"] for frame in frames)
@@ -147,7 +147,7 @@ def test_a_frame_that_scrolls_shows_it_where_there_is_more(chromium, pages, name
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_letters_of_figures_are_large_enough_to_read(chromium, pages, width):
-    """A figure has letters of 10 points and more; on a telephone they have 8.5 pixels at least."""
+    """Figures have letters of at least 10 points; on a phone, of at least 8.5 pixels."""
     open_page(chromium, pages["digits"], width)
     scales = chromium.evaluate(
         "[...document.querySelectorAll('figure svg')]"
@@ -158,7 +158,7 @@ def test_letters_of_figures_are_large_enough_to_read(chromium, pages, width):
 
 
 def test_a_fault_would_be_noticed(chromium, tmp_path):
-    """What each check looks for, in a page that has it."""
+    """A page with every fault that the checks look for."""
     page = tmp_path / "page.html"
     page.write_text(
         "<!DOCTYPE html><body style='background: white'><p style='width: 500px'>wide</p>"

@@ -1,4 +1,4 @@
-"""The figures show the numbers that they are given, in a style that nothing else changes."""
+"""The figures show the numbers that they get, in a style that user settings do not change."""
 
 import matplotlib
 import numpy as np
@@ -44,7 +44,7 @@ def test_protocols_shows_every_row_and_its_interval():
     np.testing.assert_array_equal(points["batch vote"][:, 0], votes)
 
 
-def test_protocols_puts_the_dots_beside_their_clean_line_and_label():
+def test_protocols_puts_the_dots_next_to_their_clean_line_and_label():
     figure = audit_figures.protocols(digits_audit())
     points, ax = drawn(figure), figure.axes[0]
     ticks = ax.get_yticks()
@@ -213,13 +213,15 @@ def test_sweeps_have_lines_bands_and_one_y_axis():
     figure = sweep_figure(panels)
     assert legend(figure) == PROTOCOLS
     assert len(figure.axes) == 3
-    for i, (ax, given) in enumerate(zip(figure.axes, panels, strict=True)):
+    for i, (ax, expected) in enumerate(zip(figure.axes, panels, strict=True)):
         assert ax.get_xlabel() == "strength"
-        assert ax.get_title(loc="left") == given.title
+        assert ax.get_title(loc="left") == expected.title
         assert ax.get_shared_y_axes().joined(ax, figure.axes[0])
         for name, band in zip(PROTOCOLS, ax.collections, strict=True):
-            line = given.lines[name]
-            np.testing.assert_allclose(drawn(figure, i)[name], np.transpose([given.x, line.mean]))
+            line = expected.lines[name]
+            np.testing.assert_allclose(
+                drawn(figure, i)[name], np.transpose([expected.x, line.mean])
+            )
             ends = band.get_paths()[0].get_extents()
             assert (ends.y0, ends.y1) == (min(line.low), max(line.high))
     assert figure.axes[1].get_xticks().tolist() == [6, 8, 10, 12]  # layers are whole

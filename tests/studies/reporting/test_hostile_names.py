@@ -1,4 +1,4 @@
-"""Class names and paths that a terminal, a page or a spreadsheet would act on: all the way."""
+"""Class names and paths that a terminal, a page or a spreadsheet would act on."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ ACTS = re.compile(
 
 @pytest.fixture(scope="module")
 def evil_dir(tmp_path_factory):
-    """A data set of such classes, which somebody else has named, in a directory of such a name."""
+    """A data set with such class names, in a directory with such a name."""
     images = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -63,10 +63,12 @@ def trained(evil_dir, tmp_path_factory):
     return workdir, training.train(evil_config(evil_dir), workdir)
 
 
-def test_they_train_evaluate_and_audit(evil_dir, trained, capfd):
+def test_hostile_names_are_trained_evaluated_and_audited(evil_dir, trained, capfd):
     workdir, rows = trained
     config = evil_config(evil_dir)
-    assert training.train(config, workdir) == rows  # goes on: the header and the report again
+    assert (
+        training.train(config, workdir) == rows
+    )  # resumes: prints the header and the report again
     config.evaluation.batch_size = 10
     training.evaluate(config, workdir)
     settings = studies.AuditSettings(batch_sizes=(5,), orders=20, resamples=100, purity_steps=2)

@@ -1,4 +1,4 @@
-"""The examples of docs/independence.md run, and fail where the page says that they would."""
+"""The examples of docs/independence.md pass, and fail with a typical mistake."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ EXAMPLES = dict(
     re.findall(r"^## ([^\n]*)\n[^#]*?```python\n(.*?)```", PAGE.read_text(), re.M | re.S)
 )
 
-# for each example what its mistake would be
+# for each example, its code and a mistake
 MISTAKES = {
     "PyTorch": ("make_model().eval()", "make_model()"),
     "Keras": ("training=False", "training=True"),

@@ -1,4 +1,4 @@
-"""The page: all numbers in it, nothing that contradicts the verdict, nothing from outside."""
+"""The page has all numbers, does not contradict the verdict, and needs nothing from outside."""
 
 import itertools
 import json
@@ -19,12 +19,12 @@ EXAMPLES = {"digits": digits_audit, "glyphs": glyphs_audit, "bare": bare_audit}
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     """The source of each example's page, by name."""
-    found = {}
+    html = {}
     for name, make in EXAMPLES.items():
         directory = tmp_path_factory.mktemp(name)
         report.write_audit(directory, make())
-        found[name] = (directory / "audit.html").read_text("utf-8")
-    return found
+        html[name] = (directory / "audit.html").read_text("utf-8")
+    return html
 
 
 def signed(value: float, decimals: int = 1) -> str:
@@ -32,7 +32,7 @@ def signed(value: float, decimals: int = 1) -> str:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_page_says_every_verdict_with_its_kinds(sources, name):
+def test_page_shows_every_verdict_with_its_kinds(sources, name):
     audit, source = EXAMPLES[name](), sources[name]
     text = Page(source).text
     assert audit["question"] in text
@@ -90,10 +90,10 @@ def test_page_has_every_comparison_order_and_intervention(sources, name):
         assert row["words"].capitalize() in text
     seeds = "5 × " if len(audit["seeds"]) == 5 else ""
     for finding in audit["findings"]:
-        found = finding["verdict"]["evidence"]["dependence"]
-        result = "independent" if found["independent"] else "depends on the batch"
-        change = "0" if found["independent"] else "4.8"
-        assert f" {result} {change} 4.3e−06 6 62 {found['changed']} of {seeds}1000 " in text
+        dependence = finding["verdict"]["evidence"]["dependence"]
+        result = "independent" if dependence["independent"] else "depends on the batch"
+        change = "0" if dependence["independent"] else "4.8"
+        assert f" {result} {change} 4.3e−06 6 62 {dependence['changed']} of {seeds}1000 " in text
 
 
 def test_page_shows_the_verdicts_sizes_and_folds_the_others_away(sources):
@@ -105,10 +105,10 @@ def test_page_shows_the_verdicts_sizes_and_folds_the_others_away(sources):
     assert "3 more at other batch sizes" in folded
 
 
-def test_page_keeps_the_siblings_together_under_their_names(sources):
+def test_page_keeps_the_protocols_of_a_noise_together(sources):
     source = sources["digits"]
     table = source[source.index('id="protocols-caption"') : source.index('id="differences"')]
-    found = re.findall(r'"key ([\w-]+)".*?<td[^>]*>([\d.]+) ', table, re.S)
+    shown = re.findall(r'"key ([\w-]+)".*?<td[^>]*>([\d.]+) ', table, re.S)
     rows = digits_audit()["rows"]
     expected = []
     for size, noise_id in itertools.product((10, 50), dict.fromkeys(r["noise_id"] for r in rows)):
@@ -119,15 +119,15 @@ def test_page_keeps_the_siblings_together_under_their_names(sources):
         }
         expected += [("clean", "76.1"), ("shuffled", top1[noise_id, "shuffled"])]
         expected.append(("class-sorted", top1[noise_id, "class_sorted"]))
-    assert found == expected
+    assert shown == expected
     tiles = re.findall(r'<div class="([\w-]+)">.*?class="value">([\d.]+)&nbsp;%', source, re.S)
     assert tiles == expected[:3]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_page_needs_nothing_from_outside(sources, name):
-    source, found = sources[name], Page(sources[name])
-    ids = [a["id"] for elements in found.elements.values() for a in elements if "id" in a]
+    source, parsed = sources[name], Page(sources[name])
+    ids = [a["id"] for elements in parsed.elements.values() for a in elements if "id" in a]
     assert len(ids) == len(set(ids))
     references = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', source)
     references += [(a,) for a in re.findall(r'aria-labelledby="([^"]+)"', source)]
@@ -135,16 +135,16 @@ def test_page_needs_nothing_from_outside(sources, name):
     assert not re.findall(
         r"(?:src|href|action|data)=[\"'](?!#)|url\((?!#)|@import|https?://", source
     )
-    assert "script" not in found.elements
+    assert "script" not in parsed.elements
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_page_can_be_read_without_seeing_it(sources, name):
-    audit, found = EXAMPLES[name](), Page(sources[name])
-    assert len(found.elements["h1"]) == 1
-    assert all("scope" in head for head in found.elements["th"])
-    labels = [drawing["aria-label"] for drawing in found.elements["svg"]]
-    assert len(labels) == len(found.elements["figure"]) == len(found.elements["figcaption"])
+def test_page_can_be_read_by_a_screen_reader(sources, name):
+    audit, parsed = EXAMPLES[name](), Page(sources[name])
+    assert len(parsed.elements["h1"]) == 1
+    assert all("scope" in head for head in parsed.elements["th"])
+    labels = [drawing["aria-label"] for drawing in parsed.elements["svg"]]
+    assert len(labels) == len(parsed.elements["figure"]) == len(parsed.elements["figcaption"])
     parts = ("interventions", "purity", "per_class")
     assert len(labels) == 2 + sum(bool(audit[part]) for part in parts)
     numbers = [f"{row['top1']:.1f}" for row in audit["rows"] + audit["orders"] + audit["purity"]]
@@ -155,13 +155,15 @@ def test_page_can_be_read_without_seeing_it(sources, name):
 def test_page_lists_the_most_changed_of_many_classes(sources):
     text = Page(sources["glyphs"]).text
     assert "The 8 of 1000 classes that change most" in text
-    found = max(glyphs_audit()["per_class"], key=lambda c: abs(c["class_sorted"] - c["clean"]))
-    change = signed(found["class_sorted"] - found["clean"])
-    assert f"{found['name']} 20 {found['clean']:.1f}" in text
+    most_changed = max(
+        glyphs_audit()["per_class"], key=lambda c: abs(c["class_sorted"] - c["clean"])
+    )
+    change = signed(most_changed["class_sorted"] - most_changed["clean"])
+    assert f"{most_changed['name']} 20 {most_changed['clean']:.1f}" in text
     assert change in text
 
 
-def test_the_kinds_are_those_of_verdicts():
+def test_every_kind_of_verdict_has_a_label():
     assert list(kinds.KINDS) == list(verdict.KINDS)
 
 
@@ -183,9 +185,9 @@ def test_commands_wrap_and_tables_show_that_they_scroll():
 @pytest.mark.parametrize("field", ["dataset", "model", "question", "command", "device", "project"])
 def test_page_escapes_what_comes_from_data(field):
     hostile = '"><script>alert(1)</script>{{ audit }}'
-    found = Page(page.render(digits_audit() | {field: hostile}, {}))
-    assert "script" not in found.elements
-    assert hostile in found.text
+    parsed = Page(page.render(digits_audit() | {field: hostile}, {}))
+    assert "script" not in parsed.elements
+    assert hostile in parsed.text
 
 
 def test_page_escapes_names_and_verdicts():
@@ -193,11 +195,11 @@ def test_page_escapes_names_and_verdicts():
     audit = json.loads(hostile.replace("noise (strength", "<b>noise</b> (strength"))
     audit["per_class"][0]["name"] = "<u>"
     audit["metric"]["name"] = "<s>"
-    found = Page(with_figures(audit))
-    assert not {"i", "b", "u", "s"} & (found.elements.keys() - {"b"})
-    assert len(found.elements["b"]) == len(found.elements["figcaption"])  # their titles
+    parsed = Page(with_figures(audit))
+    assert not {"i", "b", "u", "s"} & (parsed.elements.keys() - {"b"})
+    assert len(parsed.elements["b"]) == len(parsed.elements["figcaption"])  # their titles
     for words in ("<i>&--></svg> ${x} at", "<b>noise</b>", "<u>", "<s>"):
-        assert words in found.text
+        assert words in parsed.text
 
 
 def test_page_has_the_colours_of_the_figures():

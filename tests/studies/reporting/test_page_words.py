@@ -14,7 +14,7 @@ from pnoise_jax.studies.reporting.figure_captions import figure_title
 from tests.studies.example_audit import bare_audit, digits_audit
 from tests.studies.example_page import Page, with_captions, with_finding
 
-SAYINGS = {  # what only a page with one of some kinds may say
+SAYINGS = {  # what only a page with one of these kinds may say
     r"is the leak\b|The leak is": {"leak"},
     r"Sorting alone moves": {"leak", "order_effect"},
     r"Class order scores (above|below)|Logits move": {"leak", "order_effect"},
@@ -58,7 +58,7 @@ def test_no_page_contradicts_its_verdict(held):
         assert kind not in held or words in text
 
 
-def test_a_leak_in_the_order_as_given_is_not_said_of_class_order():
+def test_a_leak_in_the_given_order_is_not_attributed_to_class_order():
     flat = {"value": 70.1, "mean": 70.0, "p_adjusted": 0.9}
     text = with_captions(with_finding(bare_audit(("leak",)), class_order=flat)).text
     assert "is the leak" not in text
@@ -76,13 +76,13 @@ def test_class_order_that_gains_for_reasons_unknown_is_not_called_a_leak():
     assert "a slope alone does not show a leak" in text
 
 
-def test_class_order_that_loses_is_below():
+def test_class_order_that_loses_is_said_to_score_below():
     loses = {"value": 65.0, "mean": 70.0, "p_adjusted": 0.0001}
     text = with_captions(with_finding(bare_audit(("order_effect",)), class_order=loses)).text
     assert "Class order scores below random orders." in text
 
 
-def test_a_distance_is_said_to_be_one_thing():
+def test_a_difference_has_one_explanation():
     both = with_captions(bare_audit(("leak", "order_effect"))).text
     assert "is the leak" in both
     assert "is the effect of the order" not in both
@@ -137,7 +137,7 @@ def test_an_audit_whose_title_once_contradicted_it():
     assert "No order stands out." in audit.verdict.text
     title = figure_title(audit.content, "orders")
     assert title == "Class order does not stand out from random orders."
-    # Its evidence is enough for pages that are drawn again.
+    # The stored evidence is enough to draw the page again.
     again = json.loads(json.dumps(audit.content))
     assert figure_title(again, "orders") == title
 
@@ -167,7 +167,7 @@ def test_predictions_that_depend_on_the_batch_at_another_size_can_depend_on_the_
     assert "Why the order can matter" in text
 
 
-def test_titles_name_the_noise_where_there_are_several():
+def test_titles_name_the_noise_if_there_are_several():
     text = with_captions(digits_audit()).text
     noise = digits_audit()["headline"]["noise_id"]
     assert f"Sorting alone moves the accuracy, with {noise}." in text
@@ -175,7 +175,7 @@ def test_titles_name_the_noise_where_there_are_several():
     assert f"Logits move towards the class of the mates, with {noise}." in text
 
 
-def test_predictions_that_move_away_from_their_mates_are_told():
+def test_predictions_that_move_away_from_their_mates_are_mentioned():
     audit = bare_audit(("order_effect",))
     pulls = {"contested": {"p_toward": 1.0, "p_away": 0.0005}}
     audit = with_finding(audit, interventions={"mates": 9, "pairs": 9, "pulls": pulls})
@@ -185,7 +185,7 @@ def test_predictions_that_move_away_from_their_mates_are_told():
     assert "Logits move away from the class of the mates." in with_captions(audit).text
 
 
-def test_interventions_that_could_not_be_made_are_told():
+def test_interventions_that_could_not_be_made_are_mentioned():
     assert "None could be made" in Page(page.render(bare_audit(), {})).text
 
 
@@ -214,7 +214,7 @@ def test_page_names_its_subject():
     assert "pnoise_jax 0.1.0." in text
 
 
-def test_balanced_accuracy_stands_beside_top1_where_classes_are_unbalanced():
+def test_balanced_accuracy_is_shown_if_classes_are_unbalanced():
     audit = digits_audit()
     assert "balanced 75.8 %" not in Page(page.render(audit, {})).text
     audit["per_class"][0]["n"] = 30
@@ -224,7 +224,7 @@ def test_balanced_accuracy_stands_beside_top1_where_classes_are_unbalanced():
     assert "balanced 98.5 % " in text
 
 
-def test_few_classes_are_all_there():
+def test_few_classes_are_all_listed():
     audit = digits_audit()
     audit["per_class"] = audit["per_class"][:6]
     text = Page(page.render(audit, {})).text
@@ -263,7 +263,7 @@ def test_one_thing_is_singular():
     assert not re.search(r"\b1 (mates|pairs|seeds|examples|orders)\b", text)
 
 
-def test_the_cross_is_explained_where_it_is_drawn():
+def test_the_cross_is_explained_if_it_is_drawn():
     audit = digits_audit()
     assert "Cross: the data set’s own order" in with_captions(audit).text
     audit["orders"] = [row for row in audit["orders"] if row["order"] != "as given"]

@@ -1,4 +1,4 @@
-"""The examples of docs/is-my-number-real.md run, and print what the page says that they print."""
+"""The examples of docs/is-my-number-real.md run, and print what the page shows."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from pnoise_jax import studies
 
 with contextlib.suppress(ImportError):
-    import timm  # noqa: F401  # now: importing Triton crashes after much of JAX was used
+    import timm  # noqa: F401  # early: after much use of JAX, importing Triton crashes
 
 pytestmark = pytest.mark.long
 
@@ -30,7 +30,7 @@ CODE, SHOWN = (
 TIMM, PREAMBLE = "A timm model on a folder of images", "The examples"
 NUMBER = r"[-+\N{MINUS SIGN}]?\d+(?:\.\d+)?"
 
-# what each prints, verdict by verdict
+# the kinds of each verdict that they print
 KINDS = {
     "Batch norm in training mode": [
         ("order_effect", "honest_gain"),
@@ -76,8 +76,10 @@ def test_every_example_is_known():
 @pytest.mark.parametrize("heading", KINDS)
 def test_examples_print_what_the_page_shows(heading):
     printed = " ".join(printed_by(CODE[PREAMBLE], CODE[heading]).split())
-    found = [tuple(re.findall(r"'(\w+)'", line)) for line in re.findall(r"\('\w+',.*?\)", printed)]
-    assert found == KINDS[heading]
+    printed_kinds = [
+        tuple(re.findall(r"'(\w+)'", line)) for line in re.findall(r"\('\w+',.*?\)", printed)
+    ]
+    assert printed_kinds == KINDS[heading]
     match = re.fullmatch(as_pattern(SHOWN[heading]), printed)
     assert match, f"the page shows other words than were printed: {printed}"
     shown = [as_number(text) for text in re.findall(NUMBER, SHOWN[heading])]
@@ -128,7 +130,7 @@ def vit(tmp_path_factory):
 
 
 def audited(vit, monkeypatch) -> str:
-    """What the page's example prints of a model in the place of the one that it loads."""
+    """What the page's example prints for this model instead of the one that it loads."""
     import timm
 
     model, directory = vit

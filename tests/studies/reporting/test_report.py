@@ -33,7 +33,7 @@ def test_writes_all_files_and_returns_them(tmp_path):
     assert set(paths) == set((tmp_path / "new").iterdir())
 
 
-def test_figures_of_an_earlier_audit_do_not_stay(tmp_path):
+def test_figures_of_an_earlier_audit_are_deleted(tmp_path):
     report.write_audit(tmp_path, digits_audit())
     paths = report.write_audit(tmp_path, bare_audit())
     assert set(tmp_path.iterdir()) == set(paths)
@@ -70,7 +70,7 @@ def test_csv_holds_the_rows(written):
 
 
 @pytest.mark.parametrize("mixes", [True, False])
-def test_what_an_audit_finds_has_the_form_of_the_examples(tmp_path, mixes):
+def test_a_real_audit_has_the_form_of_the_examples(tmp_path, mixes):
     labels = np.repeat(np.arange(4), 15)
     scores = np.eye(4)[labels] + np.random.default_rng(0).normal(0, 0.8, (60, 4))
 
@@ -78,18 +78,18 @@ def test_what_an_audit_finds_has_the_form_of_the_examples(tmp_path, mixes):
         return batch + batch.mean(axis=0) if mixes else batch
 
     settings = studies.AuditSettings(orders=20, purity_steps=2, resamples=100)
-    found = studies.audit(apply, (scores, labels), clean=lambda batch: batch, settings=settings)
+    audit = studies.audit(apply, (scores, labels), clean=lambda batch: batch, settings=settings)
     example = digits_audit()
     # A function has no weights; its program may know its commit.
-    assert example.keys() - found.content.keys() <= {"weights", "notes"}
+    assert example.keys() - audit.content.keys() <= {"weights", "notes"}
     for part in ("rows", "comparisons", "orders", "interventions", "purity", "per_class"):
-        assert found.content[part][0].keys() == example[part][0].keys(), part
+        assert audit.content[part][0].keys() == example[part][0].keys(), part
     for name, evidence in example["verdict"]["evidence"].items():
-        there = found.content["verdict"]["evidence"][name]
+        there = audit.content["verdict"]["evidence"][name]
         if isinstance(evidence, dict):
             assert evidence.keys() <= there.keys(), name
-    assert ("independent" in found.verdict.kinds) is not mixes
-    assert {path.name for path in found.write(tmp_path)} > {"audit.html", "orders.svg"}
+    assert ("independent" in audit.verdict.kinds) is not mixes
+    assert {path.name for path in audit.write(tmp_path)} > {"audit.html", "orders.svg"}
 
 
 def test_failing_to_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -134,6 +134,6 @@ def test_reading_something_else_is_refused(tmp_path, content, message):
     assert "run the audit again" in str(refused.value)
 
 
-def test_reading_nothing_is_an_os_error(tmp_path):
+def test_reading_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match=r"audit\.json"):
         report.read_audit(tmp_path / "audit.json")

@@ -1,4 +1,4 @@
-"""What is measured of noisy images and representations, and what cannot be shown."""
+"""What is measured on noisy images and representations, and what cannot be shown."""
 
 import dataclasses
 
@@ -62,7 +62,7 @@ class Mean(Noise):
         return x + strength * groups.mean(1).repeat(self.group_size, 0)
 
 
-def test_norms_cosines_and_spectra_are_those_of_the_definitions():
+def test_norms_cosines_and_spectra_match_their_definitions():
     clean = jax.random.normal(jax.random.key(0), (8, 3, 5))
     x = np.asarray(clean)
     norm, cosine = measuring.compare(x, -2 * x)
@@ -74,7 +74,7 @@ def test_norms_cosines_and_spectra_are_those_of_the_definitions():
 
 
 def test_the_optimal_q_keeps_one_direction_and_shrinks_the_others():
-    x = np.ones((10, 6), np.float32)  # all examples alike, but for one feature of mean 0
+    x = np.ones((10, 6), np.float32)  # examples differ only in one feature of mean 0
     x[5:, 0] = -1
     noisy = measuring.apply(noise.LinearTransform(noise.Optimal()), x, 1.0, 0)
     first, second, *_ = measuring.mean_spectrum(noisy, 10)
@@ -136,7 +136,7 @@ def test_bad_settings_are_named(settings, message):
         ({"noise.group_size": 5}, "noise.group_size=5 does not divide"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_the_work(config, fields, message):
+def test_settings_that_do_not_fit_are_refused(config, fields, message):
     config.noise.preset = "optimal_all_tokens"
     config.update_from_flattened_dict(fields)
     with pytest.raises(ValueError, match=message):

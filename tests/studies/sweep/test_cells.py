@@ -74,7 +74,7 @@ def test_names_are_short_and_leave_out_what_is_not_set():
         ((), r"noise.x=\[\] leaves no cells"),
     ],
 )
-def test_a_product_of_what_are_not_values_is_refused(values, message):
+def test_a_product_of_invalid_values_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         product({"seed": range(2), "noise.x": values})
 
@@ -161,18 +161,18 @@ def test_a_cell_is_the_same_as_another_if_it_resolves_to_the_same(
             build_cells(config, cells)
 
 
-def test_whether_a_noise_acts_at_inference_matters_beside_another(data_dir):
+def test_whether_a_noise_acts_at_inference_matters_next_to_another(data_dir):
     base = small_config(data_dir)
     base.noise.others.early = EARLY
     cells = [{"noise.others.early.inference": acts} for acts in (True, False)]
     assert len(build_cells(base, cells)) == 2
 
 
-def test_fields_without_effect_in_any_cell_are_said(data_dir):
+def test_fields_without_effect_in_any_cell_are_described(data_dir):
     base = small_config(data_dir, **{"optimizer.momentum": 0.5})
     cells = build_cells(base, [{"seed": 0}, {"seed": 1}])
-    (said,) = describe_unused(cells)
-    assert said.startswith("optimizer.momentum=0.5 has no effect")
+    (sentence,) = describe_unused(cells)
+    assert sentence.startswith("optimizer.momentum=0.5 has no effect")
     assert not describe_unused(build_cells(base, [{}, {"optimizer.name": "sgd"}]))
 
 
@@ -201,13 +201,13 @@ def test_a_locked_config_is_fine(data_dir):
     assert cell.experiment.model.dim == 8
 
 
-def test_cells_of_one_training_number_their_classes_alike(data_dir):
+def test_cells_of_one_training_must_number_their_classes_alike(data_dir):
     """Data in another directory, which no weights depend on, may name other classes."""
-    one = build_cells(small_config(data_dir), [{}])[0]
+    cell = build_cells(small_config(data_dir), [{}])[0]
     experiments = [
         dataclasses.replace(
-            one.experiment,
-            test_data=dataclasses.replace(one.experiment.test_data, class_names=names),
+            cell.experiment,
+            test_data=dataclasses.replace(cell.experiment.test_data, class_names=names),
         )
         for names in (("a", "b"), None, ("b", "a"))
     ]

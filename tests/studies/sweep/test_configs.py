@@ -1,4 +1,4 @@
-"""The sweeps in configs/: every cell builds, and they cost the trainings that they say they do."""
+"""The sweeps in configs/: every cell builds, and the trainings are as many as documented."""
 
 import importlib
 

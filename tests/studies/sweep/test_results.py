@@ -15,7 +15,7 @@ def cell(**values):
     return types.SimpleNamespace(values={k.replace("_", "."): v for k, v in values.items()})
 
 
-def found(top1):
+def measured(top1):
     values = dict.fromkeys(MEASURES, top1)
     return {"run": "runs/a,b", "updates": 12, "n": 1000, **values, "class_sorted_top1": None}
 
@@ -30,11 +30,11 @@ def base(data_dir):
     return small_config(data_dir, **{"noise.strength": 0.5})
 
 
-def test_rows_come_back_and_columns_may_come_and_go(base, tmp_path):
+def test_rows_are_kept_when_columns_change(base, tmp_path):
     path = tmp_path / "results.csv"
     results = Results(tmp_path, base, ["noise.strength"])
-    results.add(cell(noise_strength="0.1"), found(50.5))
-    results.add(cell(noise_strength="0.5"), found(60.0))
+    results.add(cell(noise_strength="0.1"), measured(50.5))
+    results.add(cell(noise_strength="0.5"), measured(60.0))
     results.write()
     assert [row["noise.strength"] for row in rows(path)] == ["0.1", "0.5"]
     assert rows(path)[0]["run"] == "runs/a,b"
@@ -43,7 +43,7 @@ def test_rows_come_back_and_columns_may_come_and_go(base, tmp_path):
     more = Results(tmp_path, base, ["seed", "noise.strength"])  # the base's seed is 0
     assert more.get(cell(seed="0", noise_strength="0.1"))["clean_top1"] == "50.5"
     assert more.get(cell(seed="1", noise_strength="0.1")) is None
-    more.add(cell(seed="1", noise_strength="0.1"), found(70.0))
+    more.add(cell(seed="1", noise_strength="0.1"), measured(70.0))
     more.write()
     assert [(row["seed"], row["clean_top1"]) for row in rows(path)] == [
         ("0", "50.5"),
@@ -74,11 +74,11 @@ def test_another_format_is_refused(base, tmp_path, text):
         Results(tmp_path, base, ["seed"])
 
 
-def test_a_field_may_be_called_steps_but_not_as_another_column_is(base, tmp_path):
+def test_a_field_may_be_called_steps_but_not_like_another_column(base, tmp_path):
     path = tmp_path / "results.csv"
     results = Results(tmp_path, base, ["steps"])
     for steps in ("", "5"):
-        results.add(cell(steps=steps), found(50.0))
+        results.add(cell(steps=steps), measured(50.0))
     results.write()
     again = Results(tmp_path, base, ["steps"])
     assert again.get(cell(steps=""))["updates"] == "12"
@@ -88,7 +88,7 @@ def test_a_field_may_be_called_steps_but_not_as_another_column_is(base, tmp_path
         Results(tmp_path, base, ["updates"])
 
 
-def test_what_is_no_table_is_refused(base, tmp_path):
+def test_an_invalid_table_is_refused(base, tmp_path):
     (tmp_path / "results.csv").write_bytes(b"format,seed\n\xff\xfe\n")
     with pytest.raises(ValueError, match=r"results.csv is not a table in UTF-8"):
         Results(tmp_path, base, ["seed"])
@@ -99,12 +99,12 @@ def test_a_work_directory_belongs_to_one_base(base, tmp_path):
     base.batch_size = 24  # nothing is there yet
     sweep_results.claim(tmp_path, base)
     results = Results(tmp_path, base, ["seed"])
-    results.add(cell(seed="0"), found(50.0))
+    results.add(cell(seed="0"), measured(50.0))
     results.write()
     base.data.data_dir = "/elsewhere"
     base.log_every = "1 step"
     sweep_results.claim(tmp_path, base)
-    base.evaluation.batch_size = 50  # of a run this would not matter
+    base.evaluation.batch_size = 50  # for a run this would not matter
     base.batch_size = 32
     with pytest.raises(
         ValueError, match=r"batch_size: 24 there, 32 now; evaluation.batch_size: 10 there, 50 now"

@@ -1,4 +1,4 @@
-"""Shards of a sweep: who does what, files of their own, and one summary of all."""
+"""Shards of a sweep: who does what, separate files, and one summary of all."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def base(data_dir):
 
 
 def sweep(base, workdir, shard=None, cells=CELLS):
-    """What it prints, and the groups that it returns."""
+    """What a sweep prints, and the groups that it returns."""
     text = io.StringIO()
     shard = None if shard is None else Shard.parse(shard)
     groups = run_sweep(
@@ -53,7 +53,7 @@ def rows(file):
 
 @pytest.fixture(scope="module")
 def sharded(data_dir, tmp_path_factory):
-    """A work directory in which shard 0 of 2 has finished; what was printed."""
+    """A work directory in which shard 0 of 2 has finished, and what it printed."""
     workdir = tmp_path_factory.mktemp("sharded")
     with pytest.MonkeyPatch.context() as patch:
         mesh = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
@@ -84,7 +84,7 @@ def workdir(sharded, tmp_path):
         ("0/9999999999", "is not of the form INDEX/COUNT"),
     ],
 )
-def test_what_is_not_a_shard_is_refused(text, message):
+def test_an_invalid_shard_is_refused(text, message):
     with pytest.raises(ValueError, match="--shard=") as error:
         Shard.parse(text)
     assert repr(text) in str(error.value)
@@ -110,12 +110,12 @@ def test_a_shard_does_every_nth_training_and_leaves_the_summary_to_others(sharde
     assert not (workdir / "summary.csv").exists()
 
 
-def test_the_last_shard_sums_up_and_equals_one_sweep(base, workdir):
+def test_the_last_shard_writes_the_summary_of_one_sweep(base, workdir):
     printed, groups = sweep(base, workdir, "1/2")
     assert len(groups) == 7
     assert f"wrote {workdir / 'summary.csv'}" in printed
     assert len(rows(workdir / "summary.csv")) == 7
-    assert len(rows(workdir / "shards" / "1-of-2.csv")) == 5  # its own alone
+    assert len(rows(workdir / "shards" / "1-of-2.csv")) == 5  # only its own
     assert len(rows(workdir / "results.csv")) == 7
     assert len(list((workdir / "runs").iterdir())) == 4  # no training was done twice
     before = {name: (workdir / name).read_bytes() for name in ("results.csv", "summary.csv")}
@@ -131,14 +131,14 @@ def test_the_last_shard_sums_up_and_equals_one_sweep(base, workdir):
 
 
 def test_a_whole_sweep_trains_what_shards_have_left(base, workdir):
-    """One of their jobs was lost."""
+    """One of the jobs was lost."""
     printed, groups = sweep(base, workdir)
     assert "7 cells, 2 of them already finished; remaining: 2 trainings" in printed
     assert len(groups) == 7
     assert len(rows(workdir / "results.csv")) == 7
 
 
-def test_a_shard_that_starts_again_goes_on_and_another_count_fits(base, workdir):
+def test_a_shard_resumes_also_with_another_count(base, workdir):
     printed, _ = sweep(base, workdir, "0/2")
     assert "2 cells, 2 of them already finished; remaining: 0 trainings" in printed
     printed, _ = sweep(base, workdir, "0/4")  # one that the first of two has done
@@ -147,7 +147,7 @@ def test_a_shard_that_starts_again_goes_on_and_another_count_fits(base, workdir)
     assert "shard 8/9: 0 of the sweep's 7 cells" in printed
 
 
-def test_another_base_is_refused_by_what_shards_have_done(base, workdir):
+def test_another_base_is_refused_if_shards_have_results(base, workdir):
     base.batch_size = 24
     for shard in (None, "1/2"):
         with pytest.raises(ValueError, match=r"another base config .* or move shards/ away"):
@@ -168,13 +168,13 @@ def test_another_base_is_refused_while_shards_have_no_results_yet(base, tmp_path
         assert told == [False, True]
 
 
-def test_a_shard_stays_out_of_a_directory_where_a_whole_sweep_is_at_work(base, tmp_path):
+def test_a_shard_is_refused_while_a_whole_sweep_is_at_work(base, tmp_path):
     with (
         shards.lock_all(tmp_path),
         pytest.raises(OSError, match="in use: another process is training there"),
     ):
         sweep(base, tmp_path, "0/2")
-    with lock(tmp_path):  # the lock was given back
+    with lock(tmp_path):  # the lock was released
         pass
 
 

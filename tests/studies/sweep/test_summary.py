@@ -22,7 +22,7 @@ def test_the_interval_is_students():
     assert mean.p_value == pytest.approx(pairs.pvalue)
 
 
-def test_one_seed_and_equal_ones_have_no_interval():
+def test_one_seed_and_equal_values_have_no_interval():
     assert mean_of([]) == sweep_summary.Mean()
     assert mean_of([50.0]) == sweep_summary.Mean(50.0)
     assert mean_of([50.0, 50.0]) == sweep_summary.Mean(50.0)
@@ -159,7 +159,7 @@ def test_one_seed_has_no_band_and_two_values_no_panel():
     assert panels(summarise(*sweep_of(one_seed))) == []
 
 
-def test_what_is_written_and_printed(tmp_path):
+def test_the_summary_is_written_and_printed(tmp_path):
     groups = summarise(*sweep_of(CLEAN, shuffled=50))
     sweep_summary.write_summary(tmp_path / "summary.csv", groups)
     with (tmp_path / "summary.csv").open(newline="") as file:

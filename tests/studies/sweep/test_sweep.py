@@ -1,4 +1,4 @@
-"""Whole sweeps: what they share, what they skip, and that each cell is the run that it is alone."""
+"""Whole sweeps: what they share, what they skip, and that each cell equals a separate run."""
 
 import collections
 import csv
@@ -38,7 +38,7 @@ def base(data_dir):
 
 
 def sweep(base, cells, workdir, **options):
-    """What it prints, and the rows of results.csv."""
+    """What a sweep prints, and the rows of results.csv."""
     text = io.StringIO()
     run_sweep(base, cells, workdir, console=Console(file=text, width=200), **options)
     with (workdir / "results.csv").open(newline="") as file:
@@ -47,24 +47,24 @@ def sweep(base, cells, workdir, **options):
 
 def compiled_steps(run):
     """How many training steps are compiled while ``run`` runs, and what it returns."""
-    found, returned = compiled(run)
-    return found["jit(sharded_step)"], returned
+    counts, returned = compiled(run)
+    return counts["jit(sharded_step)"], returned
 
 
 def compiled(run):
-    """How often a function of a name is compiled while ``run`` runs, and what it returns."""
-    found = collections.Counter()
+    """How often each function is compiled while ``run`` runs, by name, and what it returns."""
+    counts = collections.Counter()
 
     def record(event, *_, **about):
         if event == "/jax/core/compile/backend_compile_duration":
-            found[about["fun_name"]] += 1
+            counts[about["fun_name"]] += 1
 
     jax.monitoring.register_event_duration_secs_listener(record)
     try:
         returned = run()
     finally:
         jax.monitoring.unregister_event_duration_listener(record)
-    return found, returned
+    return counts, returned
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,13 @@ def swept(data_dir, tmp_path_factory):
 
 
 def test_strengths_and_seeds_share_one_compiled_step(swept):
-    """Six runs with noise by one program, three without by another, for fifteen cells.
+    """One program trains six runs with noise, another three without, for fifteen cells.
 
-    And two programs evaluate them: without noise, and with noise of any strength.
+    Two programs evaluate them: without noise, and with noise of any strength.
     """
-    workdir, found, (printed, rows) = swept
-    assert found["jit(sharded_step)"] == 2
-    assert found["jit(_score)"] == 2
+    workdir, counts, (printed, rows) = swept
+    assert counts["jit(sharded_step)"] == 2
+    assert counts["jit(_score)"] == 2
     assert "15 cells, 0 of them already finished; remaining: 9 trainings in 2 programs" in printed
     assert len(rows) == 15
     assert len({row["run"] for row in rows}) == 9
@@ -95,7 +95,7 @@ def test_strengths_and_seeds_share_one_compiled_step(swept):
 
 
 @pytest.mark.long
-def test_each_cell_is_the_run_that_it_is_alone(swept, base, tmp_path):
+def test_each_cell_equals_a_separate_run(swept, base, tmp_path):
     workdir, _, (_, rows) = swept
     for changes in (
         {"noise.train": True, "noise.strength": 0.4, "seed": 2},
@@ -103,7 +103,7 @@ def test_each_cell_is_the_run_that_it_is_alone(swept, base, tmp_path):
     ):
         config = base.copy_and_resolve_references()
         config.update_from_flattened_dict({"noise.strength": 0.2, **changes})
-        alone = training.train(config, tmp_path / f"{config.noise.train}")
+        separate = training.train(config, tmp_path / f"{config.noise.train}")
         (row,) = (
             row
             for row in rows
@@ -111,15 +111,15 @@ def test_each_cell_is_the_run_that_it_is_alone(swept, base, tmp_path):
             and row["noise.strength"] == str(config.noise.strength)
             and row["seed"] == str(config.seed)
         )
-        for name, expected in zip(("clean", "shuffled", "class_sorted"), alone, strict=True):
+        for name, expected in zip(("clean", "shuffled", "class_sorted"), separate, strict=True):
             assert float(row[f"{name}_nll"]) == pytest.approx(expected["nll"], rel=1e-4)
         assert (row["updates"], row["n"]) == ("12", "200")
         again = training.evaluate(None, workdir / row["run"])
-        assert again[0]["nll"] == pytest.approx(alone[0]["nll"], rel=1e-4)
+        assert again[0]["nll"] == pytest.approx(separate[0]["nll"], rel=1e-4)
 
 
-def test_what_is_finished_is_not_repeated(swept, base, tmp_path):
-    """All of it; then with rows lost, and with rows and a checkpoint lost, as after a kill."""
+def test_finished_work_is_not_repeated(swept, base, tmp_path):
+    """All of it; then with rows and a checkpoint lost, as after a kill."""
     original, _, (_, rows) = swept
     workdir = tmp_path / "copy"
     shutil.copytree(original, workdir)
@@ -139,13 +139,13 @@ def test_what_is_finished_is_not_repeated(swept, base, tmp_path):
     assert steps == 1
     assert "remaining: 3 trainings in 1 programs" in printed
     (last,) = (line for line in printed.splitlines() if line.startswith("3/3"))
-    assert last.endswith("train=True, strength=0.2, seed=1")  # what is there comes first
+    assert last.endswith("train=True, strength=0.2, seed=1")  # finished trainings come first
     assert sorted(map(str, again)) == sorted(map(str, rows))
     after = {run: path.stat().st_ino for run, path in saved.items()}
     assert {run for run in after if after[run] != before[run]} == {lost}
 
 
-def test_rows_of_cells_that_are_gone_are_kept_and_left_out(swept, base, tmp_path):
+def test_rows_of_removed_cells_are_kept_but_not_summarised(swept, base, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(swept[0], workdir)
     printed, rows = sweep(base, CELLS[:3], workdir)
@@ -159,7 +159,7 @@ def test_rows_of_cells_that_are_gone_are_kept_and_left_out(swept, base, tmp_path
 
 
 def test_rows_of_other_data_or_weights_are_not_averaged_with_new_ones(swept, base, tmp_path):
-    """Cells may set both by name alone; their trainings have noted which they were."""
+    """Cells may only name both; their trainings have stored which they were."""
     workdir, (_, rows) = tmp_path / "copy", swept[2]
     shutil.copytree(swept[0], workdir)
     run = workdir / rows[1]["run"]
@@ -173,7 +173,9 @@ def test_rows_of_other_data_or_weights_are_not_averaged_with_new_ones(swept, bas
     run.rename(other)
     table = workdir / "results.csv"
     table.write_text(table.read_text().replace(run.name, other.name))
-    assert "15 of them already finished" in sweep(base, CELLS, workdir)[0]  # which are the same
+    assert (
+        "15 of them already finished" in sweep(base, CELLS, workdir)[0]
+    )  # data and weights are the same
     config = (other / "config.json").read_text()
     (other / "config.json").write_text(config.replace('"weights": null', '"weights": "/gone/w"'))
     with pytest.raises(ValueError, match=r"strength=0.2, seed=1: .* another config \(weights: '/g"):
@@ -183,7 +185,7 @@ def test_rows_of_other_data_or_weights_are_not_averaged_with_new_ones(swept, bas
     assert "15 of them already finished" in sweep(base, CELLS, workdir)[0]
 
 
-def test_a_sweep_goes_on_with_what_changes_no_result(swept, base, tmp_path):
+def test_a_sweep_resumes_with_changes_that_affect_no_result(swept, base, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(swept[0], workdir)
     base.data.num_workers, base.data.num_threads, base.data.cache = 2, 3, False
@@ -212,23 +214,25 @@ def test_results_that_cannot_be_written_are_printed(base, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["runs", "results.csv", "summary.csv", "figure.png"])
-def test_what_is_in_the_way_of_a_sweep_is_named_before_it(base, tmp_path, name):
+def test_a_path_of_the_wrong_kind_is_named_before_a_sweep(base, tmp_path, name):
     (tmp_path / name).write_text("") if name == "runs" else (tmp_path / name).mkdir()
     with pytest.raises(OSError, match=rf"{name} is a (file|directory)"):
         run_sweep(base, CELLS[:1], tmp_path, console=Console(quiet=True))
 
 
-def test_together_gives_the_same(swept, base, tmp_path, monkeypatch):
+def test_training_together_gives_the_same_results(swept, base, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_speed, "MAX_TOGETHER", 4)  # six runs in two chunks of three
     _, _, (_, expected) = swept
     steps, (_, rows) = compiled_steps(
         lambda: sweep(base, CELLS[:6], tmp_path / "together", together="always")
     )
     assert steps == 1
-    for row, alone in zip(rows, expected, strict=False):
-        assert row["run"] == alone["run"]
-        assert float(row["clean_nll"]) == pytest.approx(float(alone["clean_nll"]), rel=1e-4)
-        assert float(row["shuffled_nll"]) == pytest.approx(float(alone["shuffled_nll"]), rel=1e-4)
+    for row, separate in zip(rows, expected, strict=False):
+        assert row["run"] == separate["run"]
+        assert float(row["clean_nll"]) == pytest.approx(float(separate["clean_nll"]), rel=1e-4)
+        assert float(row["shuffled_nll"]) == pytest.approx(
+            float(separate["shuffled_nll"]), rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("faster", ["together", "one after another"])
@@ -255,10 +259,10 @@ def test_the_faster_way_is_taken_and_the_figures_are_printed(base, tmp_path, mon
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_what_is_compiled_by_then_does_not_count_nor_does_what_does_not_fit(
+def test_finished_compilation_does_not_count_and_what_does_not_fit_is_not_used(
     base, tmp_path, monkeypatch, fits
 ):
-    """One program: compiling it together would take an hour, but that is over."""
+    """One program: compiling it together has taken an hour, but that is over."""
 
     def measure(experiments, program, *, together):
         if together and not fits:
@@ -296,7 +300,7 @@ def test_chunks_are_few_and_even(runs, size):
     assert sweep_speed.chunk_size(runs) == size
 
 
-def test_what_cannot_be_is_refused_before_anything_is_written(base, tmp_path, monkeypatch):
+def test_invalid_sweeps_are_refused_before_anything_is_written(base, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"together='maybe': choose one of auto, never, always"):
         run_sweep(base, CELLS, tmp_path / "sweep", together="maybe")
     with pytest.raises(ValueError, match="cell 2"):
@@ -366,7 +370,7 @@ def test_an_evaluation_that_is_not_finite_names_its_cell_and_loses_no_other(
 
 
 def test_views_have_their_own_clean_accuracy(base, tmp_path):
-    base.noise.preset = None  # of which clean has nothing
+    base.noise.preset = None  # clean evaluations have none
     _, rows = sweep(base, product({"evaluation.views": (1, 5)}), tmp_path)
     assert rows[0]["run"] == rows[1]["run"]
     assert rows[0]["clean_nll"] != rows[1]["clean_nll"]
@@ -377,7 +381,7 @@ def test_views_have_their_own_clean_accuracy(base, tmp_path):
         assert float(row["clean_nll"]) == pytest.approx(clean["nll"], rel=1e-5)
 
 
-def test_weights_to_start_from_are_known_by_their_content(base, tmp_path):
+def test_weights_to_start_from_are_identified_by_their_content(base, tmp_path):
     def identity(path, runs=None):
         base.weights = str(path)
         ((run,),) = sweep_training.plan(build_cells(base, [{"seed": 0}]), runs)
@@ -390,13 +394,13 @@ def test_weights_to_start_from_are_known_by_their_content(base, tmp_path):
     shutil.copy(file, copy)
     assert identity(copy) == before
     starting_weights.note_weights(tmp_path / "runs" / "one", str(file))
-    file.unlink()  # no longer needed, where a run has noted what it was
+    file.unlink()  # not needed if a run has stored what it was
     assert identity(file, tmp_path / "runs") == before != identity(file, tmp_path / "none")
     file.write_bytes(b"other")
     assert identity(file, tmp_path / "runs") != before
 
 
-def test_results_of_other_weights_are_not_shown(base, tmp_path):
+def test_results_of_other_weights_are_refused(base, tmp_path):
     """At the same path."""
     (tmp_path / "weights").write_bytes(b"some")
     base.weights = str(tmp_path / "weights")

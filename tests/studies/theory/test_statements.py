@@ -44,12 +44,15 @@ def test_the_right_conditional_entropy_leaves_no_gain(findings):
 
 def test_random_labels_score_the_same(findings):
     finding = figures(findings["independence_of_labels"], 1)
-    told, random = finding["optimal, labels that depend on X"], finding["optimal, random labels"]
-    assert told == pytest.approx(random, abs=1e-9)
+    dependent, random = (
+        finding["optimal, labels that depend on X"],
+        finding["optimal, random labels"],
+    )
+    assert dependent == pytest.approx(random, abs=1e-9)
     assert finding["optimal, 64 features an example"] == pytest.approx(64 * random, rel=1e-6)
 
 
-def test_eq_20_is_no_maximum(findings):
+def test_eq_20_is_not_a_maximum(findings):
     finding = findings["no_maximum"]
     assert set(figures(finding, 1).values()) == {"none"}
     nats = list(figures(finding, 2).values())
@@ -58,7 +61,7 @@ def test_eq_20_is_no_maximum(findings):
     assert sum(value > bound + 2 for value in nats) == 3
 
 
-def test_more_nats_than_the_labels_hold(findings):
+def test_the_gain_exceeds_the_entropy_of_the_labels(findings):
     rows = {name: (gain, labels) for name, gain, labels in findings["units"].rows}
     gain, labels = rows["a batch of 64, 10 classes"]
     assert gain == pytest.approx(63 * math.log(65))
@@ -95,7 +98,7 @@ def test_eq_15_is_exact_only_where_nothing_is_lost(findings):
     assert injective[3] == pytest.approx(0, abs=1e-12)
 
 
-def test_one_example_gains_from_mates_of_its_label_alone(findings):
+def test_one_example_gains_only_from_mates_of_its_label(findings):
     finding = findings["example_by_example"]
     nats = list(figures(finding, 1).values())
     clean, independent, pure = nats[0], nats[1:3], nats[3:]
@@ -110,7 +113,7 @@ def test_one_example_gains_from_mates_of_its_label_alone(findings):
 
 @pytest.mark.parametrize("a", [0.3, 1.0])
 @pytest.mark.parametrize("k", [2, 5, 10])
-def test_the_toys_closed_form(k, a):
+def test_the_toy_matches_its_closed_form(k, a):
     for quality, expected in (
         (noise.Optimal(), a * (k + 1) / math.sqrt(k + 3)),
         (noise.CyclicShift(0.3), a / math.sqrt(0.58)),
@@ -120,7 +123,7 @@ def test_the_toys_closed_form(k, a):
         weights = np.eye(k)[0] + np.asarray(quality.matrix(k), float)[0]
         pure = theory.read_example(weights, a, "pure")
         assert pure.accuracy == pytest.approx(stats.norm.cdf(expected), abs=1e-6)
-        # An example among all of its label tells no more than they tell together.
+        # An example tells no more than all mates of its label tell together.
         assert pure.accuracy <= stats.norm.cdf(a * math.sqrt(k)) + 1e-6
 
 
@@ -175,9 +178,9 @@ def test_the_probe_bounds_the_toys_information(mates):
     for quality in (noise.CyclicShift(0.0), noise.CyclicShift(0.3), noise.Optimal()):
         weights = np.eye(K)[0] + np.asarray(quality.matrix(K), float)[0]
         exact = theory.read_example(weights, 1.0, mates).nats
-        told = theory.label_information(*toy_features(quality, mates))
-        assert told.interval[0] <= exact
-        assert told.nats == pytest.approx(exact, abs=0.03)
+        estimate = theory.label_information(*toy_features(quality, mates))
+        assert estimate.interval[0] <= exact
+        assert estimate.nats == pytest.approx(exact, abs=0.03)
 
 
 def test_the_probe_finds_nothing_in_unrelated_features():
