@@ -1,4 +1,4 @@
-"""Two small domains of four classes: bright corners, in the target dimmer and upside down."""
+"""Two small domains of four classes, which are bright corners; the target is dimmer."""
 
 import unicodedata
 
@@ -10,7 +10,7 @@ NAMES = ("top left", "top right", "bottom left", "bottom right")
 
 
 def corners(seed, brightness, names=NAMES, count=160):
-    """Images of one domain, the classes numbered as in ``names``."""
+    """Images of one domain, with classes numbered as in ``names``."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 4
     images = generator.integers(0, 80, (count, 8, 8, 1), np.uint8)
@@ -32,7 +32,7 @@ def target():
 
 
 def part_of_target():
-    """Images of another set, and ten of the target's test split, to train on."""
+    """Training images of another set, and ten of the target's test split."""
     images, labels = corners(0, 120).splits["train"]
     theirs, their_labels = target().splits["test"]
     joined = np.concatenate([images, theirs[:10]]), np.concatenate([labels, their_labels[:10]])
@@ -45,7 +45,7 @@ def renumbered():
 
 
 def accented(form, order=1):
-    """The target with an accent in a name, composed in a form of Unicode."""
+    """The target with an accent in a name, in a normal form of Unicode."""
     names = tuple(unicodedata.normalize(form, name) for name in (*NAMES[:3], "bottom r\u00edght"))
     return corners(1 + order, 60, names=names[::order])
 
@@ -67,7 +67,7 @@ def fewer_classes():
 
 
 def many_classes():
-    """The source's images with 40 classes, sorted by class: few in a part of them."""
+    """The source's images as 40 classes, sorted by class: a part of them has few."""
     images, _ = corners(0, 120).splits["train"]
     split = (images, np.arange(120) // 3)
     return data.InMemory(
@@ -94,7 +94,7 @@ def five_without_names():
 
 
 def empty():
-    """Nothing to train on."""
+    """The source without training images."""
     splits = corners(0, 120).splits
     images, labels = splits["train"]
     return data.InMemory({**splits, "train": (images[:0], labels[:0])}, class_names=NAMES)
@@ -113,7 +113,7 @@ def mislabelled():
 
 
 def config(task="dann", **changes):
-    """A small run; changes as {"task.domain_weight": 0.5}."""
+    """The config of a small run; changes such as {"task.domain_weight": 0.5}."""
     made = training.default_config()
     made.batch_size = 16
     made.duration = "6 steps"

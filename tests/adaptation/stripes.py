@@ -1,4 +1,4 @@
-"""Two tiny domains in memory: bright stripes at a place that depends on the class, and noise."""
+"""Two tiny domains in memory: bright stripes, whose place depends on the class, and noise."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def stripes(seed, count, *, background):
 
 
 def domains(*, permuted=False):
-    """The data sets of two domains by name; the target's training labels permuted, or not."""
+    """The data sets of two domains by name; the target's training labels may be permuted."""
 
     def source():
         return data.InMemory({"train": stripes(0, 48, background=0)})
@@ -42,7 +42,7 @@ def register(**options):
 
 
 def adaptation_config(task, *, model=None, **changes):
-    """Two blocks of 16 features, batches of 8 of each domain; changes as {"noise.layer": 1}."""
+    """Two blocks of 16 features, batches of 8 per domain; changes such as {"noise.layer": 1}."""
     config = training.default_config()
     config.batch_size = 8
     config.duration = "12 steps"

@@ -29,7 +29,7 @@ def create(name="vit_ti_16", **options):
 
 
 def random_variables(model, seed=0):
-    """Variables of which none is zero or one, so that each one counts."""
+    """Variables that are neither zero nor one, so that each one counts."""
     images = jnp.zeros((1, SIDE, SIDE, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     generator = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ branches = jax.jit(run_branches, static_argnums=0)
 
 
 def part(model, variables, x, **call):
-    """A part of one stream's pass, on its own; jitted, since the model is slow otherwise."""
+    """A part of one stream's pass alone; jitted, since the model is slow otherwise."""
 
     def run(variables, x, rngs):
         return model.apply(variables, x, rngs=rngs, method="forward", **call)
@@ -74,7 +74,7 @@ def norm(x, p):
 
 
 def attend(query, key, value, heads=2):
-    """One example: (tokens, dim) each."""
+    """For one example: (tokens, dim) each."""
     out = []
     for q, k, v in zip(*(np.split(x, heads, axis=-1) for x in (query, key, value)), strict=True):
         out.append(special.softmax(q @ k.T / np.sqrt(q.shape[-1]), axis=-1) @ v)
@@ -97,7 +97,7 @@ def reference(params, source, target, fusion):
     return np.stack([norm(x, params["norm"])[0] for x in streams])
 
 
-def test_the_fusion_asks_with_the_source_and_is_answered_by_the_target():
+def test_the_fusion_has_queries_of_the_source_and_keys_of_the_target():
     model, x = create(), inputs()
     variables = random_variables(model)
     features = branches(model, variables, x, keys(0, 1, 2))
@@ -127,26 +127,26 @@ def test_every_transformer_has_three_streams(name, options):
     variables = random_variables(model)
     x = [part(model, variables, each, end=1) for each in images]
     features = branches(model, variables, jnp.stack([*x, x[1]]), keys(0, 1, 2))
-    alone = [part(model, variables, each, end="features", train=True) for each in images]
-    np.testing.assert_allclose(features[:2], jnp.stack(alone), atol=1e-4)
+    separate = [part(model, variables, each, end="features", train=True) for each in images]
+    np.testing.assert_allclose(features[:2], jnp.stack(separate), atol=1e-4)
     assert np.abs(features[2] - features[1]).max() > 1e-3
     same = branches(model, variables, jnp.stack([x[1]] * 3), keys(0, 1, 2))
-    np.testing.assert_allclose(same[2], same[1], atol=1e-5)  # the target asks itself
+    np.testing.assert_allclose(same[2], same[1], atol=1e-5)  # all queries are the target's
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("injection", [MIXING, DRAWING, (MIXING, DRAWING)])
-def test_noise_mixes_each_stream_on_its_own(injection):
+def test_noise_mixes_each_stream_separately(injection):
     model = create(injection=injection)
     variables, x = random_variables(model), inputs()
     features = branches(model, variables, x, keys(0, 1, 2))
     for stream in (0, 1):
         call = {"start": 1, "end": "features", "train": True}
-        alone = part(model, variables, x[stream], **call, rngs=keys(0, 1, 2)[stream])
-        np.testing.assert_allclose(features[stream], alone, atol=1e-4)
+        separate = part(model, variables, x[stream], **call, rngs=keys(0, 1, 2)[stream])
+        np.testing.assert_allclose(features[stream], separate, atol=1e-4)
         plain = part(model.clone(injection=None), variables, x[stream], **call)
         assert np.abs(features[stream] - plain).max() > 1e-2
-    # What the fusion carries reaches no other stream, and no other example without mixing.
+    # The input of the fusion reaches no other stream.
     changed = branches(model, variables, x.at[2].set(inputs(9)[2]), keys(0, 1, 2))
     chex.assert_trees_all_equal(changed[:2], features[:2])
     assert np.abs(changed[2] - features[2]).max() > 1e-2
@@ -163,9 +163,12 @@ def test_recomputed_blocks_have_the_same_gradients():
 
         return jax.jit(jax.grad(loss))(variables["params"])
 
-    one, other = gradient(create(injection=MIXING)), gradient(create(injection=MIXING, remat=True))
-    chex.assert_trees_all_close(one, other, atol=1e-4, rtol=1e-4)
-    assert np.abs(one["block_2"]["attn"]["qkv"]["kernel"]).max() > 0
+    plain, recomputed = (
+        gradient(create(injection=MIXING)),
+        gradient(create(injection=MIXING, remat=True)),
+    )
+    chex.assert_trees_all_close(plain, recomputed, atol=1e-4, rtol=1e-4)
+    assert np.abs(plain["block_2"]["attn"]["qkv"]["kernel"]).max() > 0
 
 
 def test_attention_that_cannot_be_crossed_is_refused():
@@ -226,7 +229,7 @@ def cross_entropy(logits, labels):
 @pytest.mark.parametrize("swap", [False, True])
 def test_the_loss_is_the_sum_of_its_terms(swap):
     weights = {"source_weight": 0.5, "pseudo_weight": 2.0, "distillation_weight": 3.0}
-    task = CdTrans(model=create(), swap=swap, label_smoothing=0.1, **weights)  # smooths no pair
+    task = CdTrans(model=create(), swap=swap, label_smoothing=0.1, **weights)  # not for pairs
     variables, batch = random_variables(task.model), example_batch()
     loss, (after, metrics), _ = loss_of(task, variables, batch)
 
@@ -240,7 +243,7 @@ def test_the_loss_is_the_sum_of_its_terms(swap):
     )
     head = jax.tree.map(np.asarray, variables["params"]["head"])
     source, target, fusion = (
-        neck(of, head["norm"]["scale"], head["dense"]["kernel"]) for of in features
+        neck(stream, head["norm"]["scale"], head["dense"]["kernel"]) for stream in features
     )
     learner, teacher = (fusion, target) if swap else (target, fusion)
     p = special.softmax(teacher, axis=1)
@@ -258,10 +261,10 @@ def test_the_loss_is_the_sum_of_its_terms(swap):
 
     # Running statistics: source, fusion, target, one after the other.
     stats = jax.tree.map(np.asarray, variables["batch_stats"]["head"]["norm"])
-    for of in (features[0], features[2], features[1]):
+    for stream in (features[0], features[2], features[1]):
         stats = {
-            "mean": 0.9 * stats["mean"] + 0.1 * of.mean(0),
-            "var": 0.9 * stats["var"] + 0.1 * of.var(0),
+            "mean": 0.9 * stats["mean"] + 0.1 * stream.mean(0),
+            "var": 0.9 * stats["var"] + 0.1 * stream.var(0),
         }
     chex.assert_trees_all_close(after["batch_stats"]["head"]["norm"], stats, atol=1e-4)
 
@@ -273,15 +276,15 @@ def test_each_term_can_be_turned_off(term):
     variables = random_variables(whole.model)
     loss, (_, metrics), gradient = loss_of(whole, variables, example_batch())
     without = dataclasses.replace(whole, **{f"{term}_weight": 0.0})
-    less, (_, same), other = loss_of(without, variables, example_batch())
-    chex.assert_trees_all_close(metrics, same, rtol=1e-5)  # logged all the same
+    reduced, (_, same), other = loss_of(without, variables, example_batch())
+    chex.assert_trees_all_close(metrics, same, rtol=1e-5)  # still logged
     change = jax.tree.map(lambda a, b: np.abs(a - b).max(), gradient, other)
     assert change["head"]["dense"]["kernel"] > 1e-4
     name = {"source": "class_loss", "pseudo": "pseudo_loss"}.get(term, term)
-    assert float(loss - less) == pytest.approx(float(metrics[name]), rel=1e-4)
+    assert float(loss - reduced) == pytest.approx(float(metrics[name]), rel=1e-4)
 
 
-def test_the_teacher_learns_only_where_it_is_not_detached():
+def test_the_teacher_learns_only_if_it_is_not_detached():
     teacher, learner = jnp.array([[1.0, 0.0, -1.0]]), jnp.array([[0.5, 2.0, 0.0]])
     for detach in (True, False):
         loss = lambda t, d=detach: distillation(t, learner, detach=d)  # noqa: E731
@@ -292,7 +295,7 @@ def test_the_teacher_learns_only_where_it_is_not_detached():
     assert float(value) == pytest.approx(expected, rel=1e-5)
 
 
-def test_before_there_are_pairs_the_source_alone_is_learned():
+def test_before_there_are_pairs_only_the_source_is_learned():
     task = CdTrans(model=create(), label_smoothing=0.1)
     variables, batch = random_variables(task.model), example_batch()
     batch = {name: batch[name] for name in ("image", "label")}
@@ -308,11 +311,14 @@ def test_the_head_is_a_norm_without_bias_and_a_small_dense_layer():
     init = jax.jit(CdTrans.prepare_model(model).init)
     params = init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
     head = params["params"]["head"]
-    assert {name: set(of) for name, of in head.items()} == {"norm": {"scale"}, "dense": {"kernel"}}
+    assert {name: set(arrays) for name, arrays in head.items()} == {
+        "norm": {"scale"},
+        "dense": {"kernel"},
+    }
     assert float(head["dense"]["kernel"].std()) == pytest.approx(1e-3, rel=0.1)
     assert hash(CdTrans.prepare_model(model)) == hash(CdTrans.prepare_model(model))
 
 
-def test_a_model_that_is_no_transformer_is_refused():
+def test_a_model_that_is_not_a_transformer_is_refused():
     with pytest.raises(ValueError, match="ResNet is not a transformer, which CDTrans needs"):
         CdTrans.prepare_model(models.create_model("resnet18", num_classes=3))

@@ -1,4 +1,4 @@
-"""Whole runs of CDTrans: what they report, that they go on as they were, and what they refuse."""
+"""Whole runs of CDTrans: what they report, that they resume exactly, and what they refuse."""
 
 import dataclasses
 import io
@@ -75,7 +75,7 @@ def test_the_run_learns_the_source_and_then_pairs(trained):
 
 
 def pairs_by_hand(experiment, state):
-    """The pairs by the weights of a state, without noise and all images at once."""
+    """The pairs for the weights of a state, without noise and from all images at once."""
     task = experiment.task
     model = task.model.clone(injection=None)
 
@@ -110,7 +110,7 @@ def restored(trained, step, tmp_path):
 
 
 @pytest.mark.parametrize("step", [3, 5, 7, 9])
-def test_a_run_goes_on_bit_for_bit(trained, tmp_path, step):
+def test_a_run_resumes_bit_for_bit(trained, tmp_path, step):
     _, program, expected, *_ = trained
     copy = restored(trained, step, tmp_path)
     once = config(**{"checkpoint.every": "12 steps"})
@@ -120,7 +120,7 @@ def test_a_run_goes_on_bit_for_bit(trained, tmp_path, step):
     assert text.count(" pairs, with ") == (2 if step <= 5 else 1)
 
 
-def test_pairs_are_those_of_the_weights_at_their_step(trained, tmp_path):
+def test_pairs_are_made_from_the_weights_at_their_step(trained, tmp_path):
     experiment, program, *_ = trained
     copy = restored(trained, 5, tmp_path)
     checkpoints = training.loop.Checkpoints(copy, keep=12)
@@ -135,7 +135,7 @@ def test_pairs_are_those_of_the_weights_at_their_step(trained, tmp_path):
     assert np.stack([made["source"], made["target"]], 1)[:count].tolist() == pairs.tolist()
     assert made["pseudo_label"].tolist() == labels.tolist()
     assert not made["source"][count:].any()
-    # The stream holds these pairs and their labels, whole epochs of them.
+    # The stream contains these pairs and their labels, in whole epochs.
     task = experiment.task
     known = set()
     for s, t in pairs:
@@ -165,7 +165,7 @@ def test_no_bit_depends_on_the_labels_of_the_target(trained, tmp_path):
 def test_one_device_equals_eight(trained):
     experiment, _, state, *_ = trained
 
-    def moved(mesh):
+    def run_step(mesh):
         program = training.create_program(experiment, mesh)
         task = experiment.task
         with task.open_period(6, state.task) as batches:
@@ -173,12 +173,12 @@ def test_one_device_equals_eight(trained):
         before = jax.device_put(state, parallel.replicated(mesh))
         return jax.device_get(program.step(before, batch, *program.constants(experiment)))
 
-    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
-    (few, few_metrics), (many, many_metrics) = moved(one), moved(parallel.data_mesh())
+    one_device = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    (few, few_metrics), (many, many_metrics) = run_step(one_device), run_step(parallel.data_mesh())
     chex.assert_trees_all_close((few.params, few_metrics), (many.params, many_metrics), atol=2e-5)
 
 
-def test_an_epoch_of_pairs_drops_what_fills_no_batch():
+def test_an_epoch_of_pairs_drops_an_incomplete_batch():
     order = PairOrder(np.arange(100, 111), batch_size=4, first=3, seed=0)
     positions = np.arange(12, 12 + 24)
     epochs = order(positions).reshape(3, 8)
@@ -188,13 +188,13 @@ def test_an_epoch_of_pairs_drops_what_fills_no_batch():
     assert epochs[0].tolist() != epochs[1].tolist()
     assert order(positions[5:9]).tolist() == epochs.ravel()[5:9].tolist()
     other = PairOrder(np.arange(11), batch_size=4, first=3, seed=0)
-    assert (order(positions) - other(positions) == 100).all()  # both sides of a pair
+    assert (order(positions) - other(positions) == 100).all()  # the same for both sides of a pair
 
 
-def test_few_pairs_fill_a_batch_by_coming_again():
+def test_few_pairs_are_repeated_to_fill_a_batch():
     order = PairOrder(np.arange(3), batch_size=4, first=0, seed=0)
-    found = order(np.arange(12)).tolist()
-    assert all(sorted(found[i : i + 3]) == [0, 1, 2] for i in range(0, 12, 3))
+    numbers = order(np.arange(12)).tolist()
+    assert all(sorted(numbers[i : i + 3]) == [0, 1, 2] for i in range(0, 12, 3))
 
 
 def collapsed(experiment, favourite):
@@ -211,15 +211,15 @@ def collapsed(experiment, favourite):
 def test_collapsed_pseudo_labels_are_reported(trained):
     experiment = trained[0]
     variables, state = collapsed(experiment, 2)
-    said = []
-    made = experiment.task.prepare(variables, state, 5, mesh=MESH, report=said.append)
+    reports = []
+    made = experiment.task.prepare(variables, state, 5, mesh=MESH, report=reports.append)
     assert int(made["pairs"]["classes"]) == 1
-    assert said[1].startswith(
+    assert reports[1].startswith(
         "warning: at step 5 the pseudo labels have collapsed: every target image is of class '2'. "
         "Raise task.source_duration"
     )
     made = dataclasses.replace(experiment.task, same_label=False).prepare(
-        variables, state, 5, mesh=MESH, report=said.append
+        variables, state, 5, mesh=MESH, report=reports.append
     )
     assert int(made["pairs"]["count"]) >= 48
 

@@ -1,4 +1,4 @@
-"""Every method on two hosts as on one: real processes on this machine."""
+"""Every method is the same on two hosts as on one: real processes on this machine."""
 
 import json
 
@@ -30,20 +30,20 @@ def test_two_hosts_adapt_as_one(method, tmp_path):
     """Two processes of one device against one process of two: noise, pairs, snapshots and all."""
     config = tmp_path / "config.py"
     config.write_text(CONFIG.format(method=method))
-    alone, together = tmp_path / "alone", tmp_path / "together"
+    single, together = tmp_path / "alone", tmp_path / "together"
     code, _, errors = command.run(
-        "train", f"--config={config}", f"--workdir={alone}", JAX_NUM_CPU_DEVICES="2"
+        "train", f"--config={config}", f"--workdir={single}", JAX_NUM_CPU_DEVICES="2"
     )
     assert code == 0, errors
     host = ("train", f"--config={config}", f"--workdir={together}")
     codes, errors = command.ends(command.start_on_hosts(host, host, JAX_NUM_CPU_DEVICES="1"))
     assert codes == [0, 0], errors
-    one, two = ((d / "metrics.jsonl").read_text().splitlines() for d in (alone, together))
+    one, two = ((d / "metrics.jsonl").read_text().splitlines() for d in (single, together))
     for line, other in zip(one, two, strict=True):
         ours, theirs = json.loads(line), json.loads(other)
         assert ours.keys() == theirs.keys()
         for name in ours.keys() - {"steps_per_second", "examples_per_second", "data_wait"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
-    reports = [json.loads((d / "evaluation.json").read_text())["rows"] for d in (alone, together)]
+    reports = [json.loads((d / "evaluation.json").read_text())["rows"] for d in (single, together)]
     for ours, theirs in zip(*reports, strict=True):
         assert ours["nll"] == pytest.approx(theirs["nll"], rel=1e-4)

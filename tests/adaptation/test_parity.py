@@ -1,4 +1,4 @@
-"""Whole steps of the methods against PyTorch, which computed the published formulas on its own.
+"""Whole steps of the methods against PyTorch, which computed the published formulas independently.
 
 The files in golden/ come from make_golden.py.
 """
@@ -46,9 +46,9 @@ def small_model(depth):
     return models.create_model("vit_ti_16", num_classes=4, depth=depth, **SMALL)
 
 
-def assert_same(found, expected):
-    """Trees of the same names, equal to 1e-4."""
-    chex.assert_trees_all_close(found, expected, atol=1e-4, rtol=0)
+def assert_same(actual, expected):
+    """Trees with the same names, equal to 1e-4."""
+    chex.assert_trees_all_close(actual, expected, atol=1e-4, rtol=0)
 
 
 # ---- TVT --
@@ -76,7 +76,7 @@ def tvt():
     return value, metrics, gradients
 
 
-def test_the_terms_of_tvt_are_those_of_pytorch(tvt):
+def test_the_terms_of_tvt_equal_those_of_pytorch(tvt):
     _, metrics, _ = tvt
     names = {
         "class": "class_loss",
@@ -84,11 +84,11 @@ def test_the_terms_of_tvt_are_those_of_pytorch(tvt):
         "patch": "patch_loss",
         "information": "information",
     }
-    found = {theirs: metrics[our_name] for theirs, our_name in names.items()}
-    assert_same(found, arrays("tvt", "term"))
+    terms = {theirs: metrics[our_name] for theirs, our_name in names.items()}
+    assert_same(terms, arrays("tvt", "term"))
 
 
-def test_the_gradients_of_tvt_are_those_of_pytorch(tvt):
+def test_the_gradients_of_tvt_equal_those_of_pytorch(tvt):
     """Of every parameter: the reversals, the gate that is not detached, and all weights."""
     _, _, gradients = tvt
     assert_same(gradients, arrays("tvt", "gradient"))
@@ -99,7 +99,7 @@ def test_the_gradients_of_tvt_are_those_of_pytorch(tvt):
 
 @pytest.fixture(scope="module")
 def ssrt():
-    """What a key's step gives: the loss, (state, metrics), and the gradients."""
+    """A step with a key: the loss, (state, metrics), and the gradients."""
     options = {"bottleneck_dim": 5, "dropout": 0.0}
     layers = ("image", 1, 2)
     task = Ssrt(model=Ssrt.prepare_model(small_model(2), **options), layers=layers, **options)
@@ -118,7 +118,7 @@ def ssrt():
 
 
 def key_that_draws(place, direction):
-    """A step's key by which SSRT draws this one of three places, and this direction."""
+    """A key with which SSRT draws this place, of three, and this direction."""
     for seed in range(100):
         streams = RandomStreams(jax.random.key(seed))
         drawn = jax.random.randint(streams["perturbed_layer"], (), 0, 3)
@@ -130,17 +130,17 @@ def key_that_draws(place, direction):
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_step_of_ssrt_is_that_of_pytorch(ssrt, place, direction):
+def test_a_step_of_ssrt_equals_that_of_pytorch(ssrt, place, direction):
     """At step 500 of a ramp of 1000, with the published weights."""
     (loss, (state, metrics)), gradients = ssrt(key_that_draws(place, direction))
     case = f"{place}/{direction}"
-    found = {
+    terms = {
         "class": metrics["class_loss"],
         "domain": metrics["domain_loss"],
         "self": metrics["self_loss"],
         "total": loss,
     }
-    assert_same(found, arrays("ssrt", f"{case}/term"))
+    assert_same(terms, arrays("ssrt", f"{case}/term"))
     assert_same(gradients, arrays("ssrt", f"{case}/gradient"))
     rows = 3 * len(golden("ssrt")["labels"])
     expected = statistics("ssrt", case, updates=1, rows=rows)
@@ -148,7 +148,7 @@ def test_a_step_of_ssrt_is_that_of_pytorch(ssrt, place, direction):
 
 
 def statistics(method, case, *, updates, rows):
-    """PyTorch's running statistics, with the batch's own variance where it has the unbiased one."""
+    """PyTorch's running statistics, with the biased variance instead of the unbiased one."""
     start, end = arrays(method, "statistics"), arrays(method, f"{case}/statistics")
     kept = 0.9**updates * start["var"]
     return {"mean": end["mean"], "var": kept + (end["var"] - kept) * (rows - 1) / rows}
@@ -165,10 +165,10 @@ def statistics(method, case, *, updates, rows):
         ("swapped", {"detach": False, "swap": True}),
     ],
 )
-def test_a_pair_step_of_cdtrans_is_that_of_pytorch(case, options):
+def test_a_pair_step_of_cdtrans_equals_that_of_pytorch(case, options):
     weights = {"source_weight": 1.0, "pseudo_weight": 0.8, "distillation_weight": 0.6}
     model = CdTrans.prepare_model(small_model(2))
-    task = CdTrans(model=model, label_smoothing=0.1, **options, **weights)  # smooths no pair
+    task = CdTrans(model=model, label_smoothing=0.1, **options, **weights)  # not for pairs
     state = {
         "batch_stats": {"head": {"norm": arrays("cdtrans", "statistics")}},
         "pairs": {"count": jnp.int32(1), "classes": jnp.int32(1)},
@@ -181,13 +181,13 @@ def test_a_pair_step_of_cdtrans_is_that_of_pytorch(case, options):
         return function(params, state, batch_of("cdtrans"), context)
 
     (loss, (state, metrics)), gradients = run(arrays("cdtrans", "param"))
-    found = {
+    terms = {
         "class": metrics["class_loss"],
         "pseudo": metrics["pseudo_loss"],
         "distillation": metrics["distillation"],
         "total": loss,
     }
-    assert_same(found, arrays("cdtrans", f"{case}/term"))
+    assert_same(terms, arrays("cdtrans", f"{case}/term"))
     assert_same(gradients, arrays("cdtrans", f"{case}/gradient"))
     rows = golden("cdtrans")["labels"].shape[1]
     expected = statistics("cdtrans", case, updates=3, rows=rows)

@@ -1,4 +1,4 @@
-"""What other programs get of a run: a plain model that computes the same, or a clear refusal."""
+"""What other programs get from a run: a plain model that computes the same, or a clear refusal."""
 
 import contextlib
 
@@ -61,11 +61,11 @@ def test_the_folded_norm_computes_the_same_logits():
         for name, x in traverse_util.flatten_dict(shapes, sep="/").items()
     }
 
-    def opened():
+    def open_arrays():
         return contextlib.nullcontext(flat.__getitem__)
 
     shapes = {name: x.shape for name, x in flat.items()}
-    file = ArrayFile("run", Format.RUN, "weights", shapes, opened)
+    file = ArrayFile("run", Format.RUN, "weights", shapes, open_arrays)
     folded = task_parts.as_plain_model(file, "cdtrans")
     with folded.open() as read:
         arrays = {name: read(name) for name in folded.shapes}
@@ -75,12 +75,12 @@ def test_the_folded_norm_computes_the_same_logits():
     )
     images = generator.normal(size=(5, 8, 8, 1)).astype(np.float32)
     expected = jax.jit(model.apply)(variables, images)
-    found = jax.jit(plain().apply)(plain_variables, images)
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-    assert task_parts.as_plain_model(file, "classification") is file  # a model of the user's own
+    logits = jax.jit(plain().apply)(plain_variables, images)
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+    assert task_parts.as_plain_model(file, "classification") is file  # nothing to fold
 
 
-def test_a_tvt_run_is_no_plain_model(tmp_path):
+def test_a_tvt_run_is_not_exported_as_a_plain_model(tmp_path):
     train("tvt", tmp_path / "run")
     message = (
         r"is a run of TVT, whose last block weights its attention by a discriminator "
@@ -96,7 +96,7 @@ def test_a_tvt_run_is_no_plain_model(tmp_path):
 
 
 @pytest.mark.slow
-def test_of_an_ssrt_run_the_blocks_are_weights(tmp_path):
+def test_an_ssrt_run_provides_weights_without_its_head(tmp_path):
     train("ssrt", tmp_path / "run")
     with pytest.raises(ValueError, match=r"is a run of ssrt, whose head has extra layers.*"):
         weights.export(tmp_path / "run")

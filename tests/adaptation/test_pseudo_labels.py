@@ -11,7 +11,7 @@ def cosine(a, b):
 
 
 def reference_labels(features, probabilities):
-    """One example after another, in float64."""
+    """The labels, one example after another, in float64."""
     n = len(probabilities)
     rows = []
     for x in features.astype(np.float64):
@@ -31,7 +31,7 @@ def reference_labels(features, probabilities):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_pseudo_labels_are_those_of_the_formulas(seed):
+def test_pseudo_labels_follow_the_formulas(seed):
     generator = np.random.default_rng(seed)
     features = generator.normal(size=(40, 6)).astype(np.float32)
     logits = 2 * generator.normal(size=(40, 5)) + 3 * features[:, :5]
@@ -46,8 +46,8 @@ def test_pseudo_labels_are_those_of_the_formulas(seed):
     assert (first.tolist() != labels.tolist()) == (seed < 2)  # the second round moves some
 
 
-def test_a_class_that_loses_all_its_examples_is_no_label():
-    # Class 1 is predicted for the last example alone, by a hair; all lie at the centre of class 0.
+def test_a_class_that_loses_all_its_examples_is_not_a_label():
+    # Class 1 is barely predicted, for the last example only; all lie at the centre of class 0.
     features = np.array([[1, 0], [1, 0], [1, 0.1]], np.float32)
     probabilities = np.array([[0.9, 0.1], [0.51, 0.49], [0.49, 0.51]], np.float32)
     labels = pseudo_labels.pseudo_labels(features, probabilities)
@@ -72,7 +72,7 @@ def test_pairs_go_both_ways_and_have_one_label():
         (s, max(range(12), key=lambda t: cosine(source[s], target[t]))) for s in range(20)
     }
     pairs = pseudo_labels.find_pairs(source, target, source_labels, target_labels, same_label=False)
-    assert len(both) < 32  # some pairs are found from both sides, and are there once
+    assert len(both) < 32  # pairs found from both sides appear once
     assert pairs.tolist() == sorted(map(list, both))
     kept = pseudo_labels.find_pairs(source, target, source_labels, target_labels)
     assert kept.tolist() == sorted([s, t] for s, t in both if source_labels[s] == target_labels[t])

@@ -59,14 +59,14 @@ class Plain:
 
 
 def logits_of(diversity):
-    """Of 16 images that are predicted to be of that many classes."""
+    """Logits of 16 images that are predicted to be of ``diversity`` classes."""
     return 9 * np.eye(CLASSES, dtype=np.float32)[np.arange(16) % diversity]
 
 
 def trace(safe, diversities):
-    """By step the ramp, then after it restores, ramp's start and length, weights; and a snapshot.
+    """For each step the ramp; then restores, the ramp's start and length, weights and snapshot.
 
-    The weights are the number of the step, so that it shows where they went back to.
+    The weights are the number of the step, which shows to where they were restored.
     """
     state = safe.init(CLASSES)
     current, snapshot = {"w": jnp.float32(0)}, {"w": jnp.float32(0)}
@@ -101,17 +101,17 @@ def sequence(seed, steps):
 
 
 @pytest.mark.parametrize(("period", "scales"), [(8, 3), (10, 2), (13, 3), (5, 0), (1, 0)])
-def test_safe_training_is_that_of_plain_python(period, scales):
+def test_safe_training_equals_a_version_in_plain_python(period, scales):
     restores = 0
     for seed in range(3):
         plain, diversities = Plain(period, scales), sequence(seed, 120)
         steps = trace(SafeTraining(period, scales), diversities)
-        for step, found in enumerate(steps):
+        for step, row in enumerate(steps):
             ramp = plain.ramp(step)
             plain.end_step(step, diversities[step], step + 1.0)
             expected = (plain.restores, plain.start, plain.length, plain.weights, plain.snapshot)
-            assert found[0] == pytest.approx(ramp, abs=1e-6)
-            assert found[1:] == expected, step
+            assert row[0] == pytest.approx(ramp, abs=1e-6)
+            assert row[1:] == expected, step
         restores += plain.restores
     assert restores >= (period > 1)
 
@@ -133,7 +133,7 @@ def test_a_second_fall_soon_after_doubles_the_ramp_and_a_late_one_does_not():
     assert ends == [(1, 4, 8), (1, 4, 8), (2, 12, 16)]
 
 
-def test_nothing_is_restored_where_the_ramp_is_small():
+def test_nothing_is_restored_while_the_ramp_is_small():
     fall = [9, 9, 2, 2]
     state = SafeTraining(4, 1).init(CLASSES) | {"ramp_length": jnp.int32(1000)}
     safe = SafeTraining(4, 1)

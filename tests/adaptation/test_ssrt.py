@@ -141,19 +141,22 @@ def in_numpy(task, params, place, strength):
     return hidden, two_layers(params["head"]["classifier"], hidden)
 
 
-def test_every_term_is_that_of_numpy():
+def test_every_term_equals_that_of_numpy():
     task = ssrt(dropout=0.0, information_weight=0.7, safe_training=False, layers=("image", 2))
     params, state = start(task)
     by_place = {place: in_numpy(task, params, place, strength=0.3) for place in (0, 2)}
-    found = []
+    self_losses = []
     for place, (_, logits) in by_place.items():
         _, target, copy = np.split(logits, 3)
-        found += [(place, divergence(target, copy, 0.4)), (place, divergence(copy, target, 0.4))]
+        self_losses += [
+            (place, divergence(target, copy, 0.4)),
+            (place, divergence(copy, target, 0.4)),
+        ]
     drawn = set()
     for seed in range(6):
         loss, (_, metrics) = evaluate(task, params, state, context(seed=seed))
         (place, self_loss), *_ = (
-            each for each in found if each[1] == pytest.approx(metrics["self_loss"], rel=1e-4)
+            each for each in self_losses if each[1] == pytest.approx(metrics["self_loss"], rel=1e-4)
         )
         assert self_loss > 0.01
         drawn.add((place, self_loss))
@@ -176,16 +179,16 @@ def test_every_term_is_that_of_numpy():
     assert len(drawn) >= 3  # both places, both directions
 
 
-def test_the_divergence_counts_confident_rows_alone():
+def test_the_divergence_counts_only_confident_rows():
     rng = np.random.default_rng(0)
     logits, others = rng.normal(size=(2, 20, CLASSES)) * 2
     for threshold in (0.4, 0.9):
         expected = divergence(logits, others, threshold)
         assert expected > 0
-        found = confident_divergence(
+        actual = confident_divergence(
             logits.astype(np.float32), others.astype(np.float32), threshold=threshold
         )
-        assert float(found) == pytest.approx(expected, rel=1e-5)
+        assert float(actual) == pytest.approx(expected, rel=1e-5)
     flat = np.zeros((3, CLASSES), np.float32)
     value, gradients = jax.value_and_grad(
         functools.partial(confident_divergence, threshold=0.4), argnums=(0, 1)
@@ -216,7 +219,7 @@ def test_the_reversed_gradient_is_minus_the_coefficient_times_the_discriminators
         return task, params, jax.device_get(gradient(params))
 
     _, _, without = gradients(domain_weight=0.0)
-    _, _, ahead = gradients(reversal_max=0.0)  # the discriminator watches
+    _, _, ahead = gradients(reversal_max=0.0)  # the discriminator only watches
     task, params, full = gradients()
     chex.assert_trees_all_close(ahead["head"], without["head"], atol=1e-6)
     assert not any(np.abs(x).any() for x in jax.tree.leaves(without["task"]))
@@ -249,8 +252,8 @@ def test_the_reversed_gradient_is_minus_the_coefficient_times_the_discriminators
 def test_the_perturbation_is_the_published_formula_and_a_constant_to_the_gradient(size):
     x = np.random.default_rng(0).normal(size=(size, 3, 2)).astype(np.float32)
     expected = np.stack([x[i] + 0.12 * (x[size - 1 - i] - x[i]) for i in range(size)])
-    found, pullback = jax.vjp(lambda x: perturb(x, jnp.float32(0.12)), x)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    perturbed, pullback = jax.vjp(lambda x: perturb(x, jnp.float32(0.12)), x)
+    np.testing.assert_allclose(perturbed, expected, atol=1e-6)
     cotangent = np.arange(x.size, dtype=np.float32).reshape(x.shape)
     np.testing.assert_array_equal(pullback(cotangent)[0], cotangent)
     np.testing.assert_array_equal(perturb(x, 0.0), x)
@@ -270,8 +273,8 @@ def test_the_default_layers_are_a_third_of_the_depth_apart():
 
 @pytest.mark.long
 @pytest.mark.parametrize("layers", [(1, 2, 3), (3, "image")], ids=str)
-def test_copies_start_at_the_drawn_layer_and_originals_do_not_notice(layers):
-    """With the model's own noise and dropout, the originals are those of one whole pass."""
+def test_copies_start_at_the_drawn_layer_and_do_not_affect_originals(layers):
+    """With noise and dropout in the model, the originals equal those of one whole pass."""
     everywhere = noise.Injection(noise.Gaussian(std=0.1), layer="random")
     task = ssrt(vit(injection=everywhere, dropout=0.1), layers=layers)
     params, state = start(task)
@@ -336,7 +339,7 @@ def test_a_model_whose_layers_change_their_shape_has_copies_too():
 def test_a_weight_of_zero_turns_a_term_off():
     task = ssrt(self_weight=0.0, domain_weight=0.0)
     params, state = start(task)
-    assert set(state) == {"batch_stats"}  # and nothing is kept safe
+    assert set(state) == {"batch_stats"}  # and there is no safe training
     loss, (_, metrics) = evaluate(task, params, state)
     assert loss == metrics["class_loss"]
     assert not {"self_loss", "information", "ramp"} & set(metrics)
@@ -382,7 +385,7 @@ def make_step(task):
 @pytest.mark.long
 @pytest.mark.parametrize("published", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_fall_restores_the_snapshot_bitwise(published):
-    """With a period before that was much more diverse, the end of the first is a fall."""
+    """If the period before was much more diverse, the end of the first is a fall."""
     task = ssrt(vit(1), check_every=3, scales=0, published_restore=published)
     state, step = make_step(task)
     first = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
@@ -403,7 +406,7 @@ def test_a_fall_restores_the_snapshot_bitwise(published):
             {"params": undisturbed.params, "batch_stats": undisturbed.batch_stats}
         )
     chex.assert_trees_all_equal(current, expected)
-    chex.assert_trees_all_equal(state.opt_state, undisturbed.opt_state)  # it goes on
+    chex.assert_trees_all_equal(state.opt_state, undisturbed.opt_state)  # not restored
     assert int(undisturbed.task["safe_training"]["restores"]) == 0
     if not published:
         chex.assert_trees_all_equal(
@@ -512,10 +515,10 @@ def small_run(data_dir, duration):
 
 
 @pytest.mark.long
-def test_a_run_goes_on_bitwise_with_its_snapshot(data_dir, tmp_path):
+def test_a_run_resumes_bitwise_with_its_snapshot(data_dir, tmp_path):
     whole = training.build(small_run(data_dir, "6 steps"))
     half = training.build(small_run(data_dir, "3 steps"))
-    program = training.create_program(whole, parallel.data_mesh())  # its rates know no duration
+    program = training.create_program(whole, parallel.data_mesh())  # rates ignore the duration
     for name in ("whole", "halves"):
         run_config.claim(tmp_path / name, whole.config)
     expected = jax.device_get(training.fit(whole, tmp_path / "whole", program))
@@ -586,7 +589,7 @@ def check(config):
     experiment.task.check()
 
 
-def test_weights_come_without_a_head(data_dir):
+def test_the_head_of_weights_cannot_be_kept(data_dir):
     config = small_run(data_dir, "3 steps")
     task = training.build(config).task
     config.weights, config.weights_head = "somewhere.npz", "keep"

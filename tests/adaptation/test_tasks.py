@@ -28,7 +28,7 @@ TASKS = ("dann", "tvt", "ssrt", "cdtrans")
 SOURCE, TARGET = (f"{domains.__name__}:{name}" for name in ("source", "target"))
 
 
-def moved(config, mesh=None, steps=2):
+def run_steps(config, mesh=None, steps=2):
     """State and metrics after some steps."""
     experiment = training.build(config)
     program = training.create_program(experiment, mesh or parallel.data_mesh())
@@ -40,7 +40,7 @@ def moved(config, mesh=None, steps=2):
     return jax.device_get((state, metrics))
 
 
-def test_a_batch_has_labels_of_the_source_alone():
+def test_a_batch_has_only_labels_of_the_source():
     task = training.build(domains.config()).task
     with task.open_batches() as batches:
         batch = next(batches)
@@ -55,14 +55,14 @@ SLOW_DANN = pytest.param("dann", marks=pytest.mark.slow)  # its terms are TVT's,
 def test_no_label_of_the_target_reaches_a_step(name):
     """Other labels of the target's training split change no bit."""
     changes = {"task.information_weight": 0.1}
-    right = moved(domains.config(name, **changes))
-    wrong = moved(
+    right = run_steps(domains.config(name, **changes))
+    wrong = run_steps(
         domains.config(name, **changes | {"data.name": f"{domains.__name__}:mislabelled"})
     )
     chex.assert_trees_all_equal(right, wrong)
 
 
-def test_both_domains_come_round_without_bias():
+def test_both_domains_are_sampled_without_bias():
     """Every example of each is seen equally often in whole epochs; pairs change."""
     config = domains.config(duration="30 steps")  # 480 examples: 4 epochs of 120
     config.data.train_split = "train[:80]"  # and 6 of 80
@@ -80,7 +80,7 @@ def test_both_domains_come_round_without_bias():
     assert len(set(pairs)) > 400
 
 
-def test_the_stream_goes_on_from_any_step():
+def test_the_stream_resumes_from_any_step():
     task = training.build(domains.config()).task
     with task.open_batches() as whole, task.open_batches(3) as rest:
         for _ in range(3):
@@ -94,7 +94,7 @@ def test_the_stream_goes_on_from_any_step():
 def test_eight_devices_equal_one(name):
     config = domains.config(name, **{"noise.preset": "optimal_all_tokens"})
     one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
-    few, many = moved(config, one), moved(config)
+    few, many = run_steps(config, one), run_steps(config)
     chex.assert_trees_all_close((few[0].params, few[1]), (many[0].params, many[1]), atol=5e-5)
 
 
@@ -102,9 +102,9 @@ def test_eight_devices_equal_one(name):
 def test_devices_that_share_matrix_products_equal_one():
     """TVT weighs the attention of the class token by factors for each head."""
     config = domains.config("tvt", **{"noise.preset": "optimal_all_tokens"})
-    few = moved(config, parallel.make_mesh(jax.devices()[:1]))
+    few = run_steps(config, parallel.make_mesh(jax.devices()[:1]))
     config.tensor_parallel = 2
-    many = moved(config, parallel.training_mesh(1, 2))
+    many = run_steps(config, parallel.training_mesh(1, 2))
     chex.assert_trees_all_close((few[0].params, few[1]), (many[0].params, many[1]), atol=5e-5)
 
 
@@ -136,7 +136,7 @@ def test_noise_mixes_the_images_of_one_domain():
 
 @pytest.mark.parametrize("prefix", [1, 3])
 def test_the_gate_weights_the_class_tokens_attention_by_the_entropy_of_a_discriminator(prefix):
-    """Against NumPy, of one attention layer; the other tokens in front are registers."""
+    """One attention layer against NumPy; further prefix tokens are registers."""
     generator = np.random.default_rng(0)
     x = generator.normal(size=(2, 5, 8)).astype(np.float32)
 
@@ -165,7 +165,7 @@ def test_the_gate_weights_the_class_tokens_attention_by_the_entropy_of_a_discrim
 
 
 def gradient_of_discriminator(detach):
-    """Of the source's cross-entropy alone, into the discriminator of patches."""
+    """The largest of the source's cross-entropy in the discriminator of patches."""
     changes = {"task.domain_weight": 0.0, "task.patch_weight": 0.0, "task.information_weight": 0.0}
     experiment = training.build(domains.config("tvt", **changes, **{"task.detach": detach}))
     task = experiment.task
@@ -188,13 +188,13 @@ def test_detached_the_classification_does_not_train_the_discriminator():
 
 
 @pytest.mark.long
-def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
+def test_a_run_is_saved_evaluated_and_resumed_bitwise(tmp_path):
     config = domains.config("tvt", **{"noise.preset": "optimal_all_tokens"})
     rows = training.train(config, tmp_path / "whole")
     assert [(row["noise"], row["n"]) for row in rows] == [(False, 40), (True, 40), (True, 40)]
     assert {"top1", "per_class_mean", "nll"} <= rows[0].keys()
-    noted = json.loads(RunDirectory(tmp_path / "whole").data.read_text())
-    assert noted["source"]["train_examples"] == 120
+    stored = json.loads(RunDirectory(tmp_path / "whole").data.read_text())
+    assert stored["source"]["train_examples"] == 120
 
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     shutil.rmtree(RunDirectory(tmp_path / "again").checkpoint(6))
@@ -203,7 +203,7 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         stored_arrays.description_file(RunDirectory(tmp_path / name).checkpoint(6)).read_text()
         for name in ("whole", "again")
     ]
-    assert arrays[0] == arrays[1]  # with a checksum of each
+    assert arrays[0] == arrays[1]  # including checksums
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_a_data_set_by_another_spelling_is_the_same(data_dir):
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_a_copy_of_a_prepared_data_set_is_the_same(data_dir, cache, monkeypatch):
-    """The target's images in memory, under another name, beside the prepared files."""
+    """The target's images in memory, under another name than the prepared files."""
     digits = data.load("digits", split="test[:60]", data_dir=data_dir, cache=True)
     arrays = np.stack([digits[i]["image"] for i in range(50)]), digits.labels[:50]
     copied = data.InMemory({"train": arrays, "test": arrays}, class_names=digits.class_names)
@@ -373,7 +373,7 @@ def test_images_in_memory_are_the_same_under_another_name(transform):
         ("numbers", "without_names", None),
     ],
 )
-def test_a_header_says_where_classes_are_compared_by_number(target, source, reason):
+def test_a_header_says_when_classes_are_compared_by_number(target, source, reason):
     named = {
         "target": f"data.name='{domains.__name__}:{target}'",
         "source": f"task.source='{domains.__name__}:{source}'",
@@ -388,17 +388,17 @@ def test_a_header_says_where_classes_are_compared_by_number(target, source, reas
 
 def test_a_header_names_classes_of_which_the_source_has_no_image():
     config = domains.config(batch_size=2, **{"task.source_split": "train[:3]"})
-    named = f"note: task.source='{SOURCE}' with task.source_split="
-    said = "'train[:3]' has no image of 1 of the 4 classes (bottom right), so nothing is"
-    assert f"{named}{said}" in header(config)
+    start = f"note: task.source='{SOURCE}' with task.source_split="
+    rest = "'train[:3]' has no image of 1 of the 4 classes (bottom right), so nothing is"
+    assert f"{start}{rest}" in header(config)
     config.task.source_split = "train[:4]"
     assert "has no image" not in header(config)
-    config.data.name = f"{domains.__name__}:renumbered"  # as the target numbers them
+    config.data.name = f"{domains.__name__}:renumbered"  # numbered as in the target
     config.task.source_split = "train[:2]"
     assert "has no image of 2 of the 4 classes (bottom right, bottom left)" in header(config)
 
 
-def test_of_many_absent_classes_the_header_says_how_many():
+def test_a_header_counts_many_absent_classes():
     config = domains.config(**{"task.source": f"{domains.__name__}:many_classes"})
     config.data.name = config.task.source
     config.task.source_split, config.data.train_split = "train[:30]", "train[30:]"
@@ -439,7 +439,7 @@ def test_every_weight_of_every_task_is_at_least_zero():
     assert len(tried) == 2 + 3 + 3 + 3
 
 
-def test_what_else_a_target_loader_carries_is_dropped():
+def test_other_arrays_of_a_target_loader_are_dropped():
     """A loader that hands over labels by mistake shows them to no step."""
 
     class Carrying:
@@ -475,7 +475,7 @@ def test_classes_are_matched_by_name():
 
 
 @pytest.mark.slow
-def test_a_run_does_not_go_on_with_another_source(tmp_path):
+def test_a_run_does_not_resume_with_another_source(tmp_path):
     config = domains.config()
     training.train(config, tmp_path)
     config.task.source = f"{domains.__name__}:renumbered"
@@ -510,7 +510,7 @@ def test_reversal_keeps_the_discriminator_from_winning():
             "duration": "150 steps",
             "optimizer.learning_rate": 5e-3,
         }
-        _, metrics = moved(domains.config(**changes), steps=150)
+        _, metrics = run_steps(domains.config(**changes), steps=150)
         return float(metrics["domain_accuracy"])
 
     assert accuracy(False) > 90
@@ -518,7 +518,7 @@ def test_reversal_keeps_the_discriminator_from_winning():
 
 
 def test_the_gate_is_off_in_the_plain_model():
-    """Weights are those of the plain model; the gate's parameters begin fresh."""
+    """It lacks only the gate's parameters."""
     experiment = training.build(domains.config("tvt"))
     images = jnp.zeros((1, 8, 8, 1))
     plain = jax.eval_shape(experiment.plain_model.init, jax.random.key(0), images)["params"]

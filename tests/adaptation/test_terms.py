@@ -54,24 +54,24 @@ def test_the_entropy_of_a_decision(scale):
 
 @pytest.mark.parametrize("coefficient", [0.0, 0.3, 1.0])
 def test_the_gradient_is_reversed_and_the_value_is_not(coefficient):
-    """Against a central difference of the function behind the reversal."""
+    """Against a central difference of the function after the reversal."""
     x, weights = GENERATOR.normal(size=(3, 2)), GENERATOR.normal(size=(3, 2))
 
-    def behind(x):
+    def after_reversal(x):
         return np.sin(x) @ weights.T
 
     def loss(x):
         reversed_x = discriminators.reverse_gradient(x, jnp.float32(coefficient))
         return (jnp.sin(reversed_x) @ weights.T).sum()
 
-    assert float(loss(jnp.asarray(x))) == pytest.approx(behind(x).sum(), rel=1e-5)
+    assert float(loss(jnp.asarray(x))) == pytest.approx(after_reversal(x).sum(), rel=1e-5)
     gradient = jax.grad(loss)(jnp.asarray(x))
     step = 1e-5
     for place in np.ndindex(x.shape):
         moved = [x.copy(), x.copy()]
         moved[0][place] += step
         moved[1][place] -= step
-        slope = (behind(moved[0]).sum() - behind(moved[1]).sum()) / (2 * step)
+        slope = (after_reversal(moved[0]).sum() - after_reversal(moved[1]).sum()) / (2 * step)
         assert float(gradient[place]) == pytest.approx(-coefficient * slope, abs=1e-4)
 
 

@@ -8,7 +8,7 @@ from tests.adaptation.pytorch import vit
 from tests.adaptation.pytorch.vit import CLASSES, DIM
 
 BATCH = 5
-WEIGHTS = {"class": 1.0, "pseudo": 0.8, "distillation": 0.6}  # apart, so that each counts
+WEIGHTS = {"class": 1.0, "pseudo": 0.8, "distillation": 0.6}  # different, so that each counts
 # The corrected and the earlier published code, and the default, whose teacher is a constant.
 CASES = {"default": (True, False), "published": (False, False), "swapped": (False, True)}
 
@@ -31,7 +31,7 @@ def run(p, source, target):
 
 
 def neck(p, batch_norm, features):
-    """Logits behind the batch norm; updates its running statistics."""
+    """Logits after the batch norm; updates its running statistics."""
     zero = torch.zeros(DIM)  # the frozen bias
     x = functional.batch_norm(
         features,
@@ -76,9 +76,9 @@ def compute():
     batch = (*map(vit.normalise, images), *map(torch.tensor, labels))
     for case, (detach, swap) in CASES.items():
         batch_norm = {name: torch.tensor(value) for name, value in start.items()}
-        found = terms(p, batch_norm, batch, detach=detach, swap=swap)
-        total = sum(weight * found[name] for name, weight in WEIGHTS.items())
-        values = {name: value.detach() for name, value in found.items()}
+        losses = terms(p, batch_norm, batch, detach=detach, swap=swap)
+        total = sum(weight * losses[name] for name, weight in WEIGHTS.items())
+        values = {name: value.detach() for name, value in losses.items()}
         arrays |= vit.named(f"{case}/term", values | {"total": total.detach()})
         arrays |= vit.named(f"{case}/gradient", vit.gradients(p, total))
         arrays |= vit.named(f"{case}/statistics", batch_norm)

@@ -23,8 +23,8 @@ def shapes():
     layers = {"head/bottleneck": (DIM, BOTTLENECK)}
     for name, outputs in (("head/classifier", CLASSES), ("task/discriminator", 1)):
         layers |= {f"{name}/hidden": (BOTTLENECK, BOTTLENECK), f"{name}/out": (BOTTLENECK, outputs)}
-    found = vit.shapes(2, **layers)
-    return found | {"head/norm/scale": (BOTTLENECK,), "head/norm/bias": (BOTTLENECK,)}
+    sizes = vit.shapes(2, **layers)
+    return sizes | {"head/norm/scale": (BOTTLENECK,), "head/norm/bias": (BOTTLENECK,)}
 
 
 def two_layers(p, name, x):
@@ -96,11 +96,11 @@ def compute():
     for place in PLACES:
         for direction in DIRECTIONS:
             batch_norm = {name: torch.tensor(value) for name, value in start.items()}
-            found = terms(p, batch_norm, batch, place, direction)
+            losses = terms(p, batch_norm, batch, place, direction)
             weights = WEIGHTS | {"self": RAMP * WEIGHTS["self"]}
-            total = found["class"] + sum(weight * found[name] for name, weight in weights.items())
+            total = losses["class"] + sum(weight * losses[name] for name, weight in weights.items())
             case = f"{place}/{direction}"
-            values = {name: value.detach() for name, value in found.items()}
+            values = {name: value.detach() for name, value in losses.items()}
             arrays |= vit.named(f"{case}/term", values | {"total": total.detach()})
             arrays |= vit.named(f"{case}/gradient", vit.gradients(p, total))
             arrays |= vit.named(f"{case}/statistics", batch_norm)

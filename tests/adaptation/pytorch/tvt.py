@@ -74,8 +74,8 @@ def compute():
     images = vit.draw_images(generator, BATCH)
     labels = generator.integers(0, CLASSES, BATCH)
     p = {name: torch.tensor(value, requires_grad=True) for name, value in params.items()}
-    found = terms(p, *map(vit.normalise, images), torch.tensor(labels))
-    total = found["class"] + sum(weight * found[name] for name, weight in WEIGHTS.items())
+    losses = terms(p, *map(vit.normalise, images), torch.tensor(labels))
+    total = losses["class"] + sum(weight * losses[name] for name, weight in WEIGHTS.items())
     arrays = {"images": images, "labels": labels.astype(np.int32)}
-    arrays |= vit.named("term", {name: value.detach() for name, value in found.items()})
+    arrays |= vit.named("term", {name: value.detach() for name, value in losses.items()})
     return arrays | vit.named("param", params) | vit.named("gradient", vit.gradients(p, total))

@@ -1,4 +1,4 @@
-"""A small ViT from its formulas, and what the methods share; parameters by their paths here."""
+"""A small ViT from its formulas, and what the methods share; parameters by this package's paths."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ DIM, HEADS, CLASSES, PATCH, SIDE = 8, 2, 4, 4, 8
 
 
 class Reverse(torch.autograd.Function):
-    """The identity, with minus a coefficient times the gradient."""
+    """The identity, whose gradient is multiplied by minus a coefficient."""
 
     @staticmethod
     def forward(context, x, coefficient):
@@ -21,13 +21,13 @@ class Reverse(torch.autograd.Function):
 
 
 def dense_shapes(dense):
-    """Of kernels and biases, given the kernels'."""
+    """Shapes of kernels and biases from those of kernels."""
     kernels = {f"{name}/kernel": shape for name, shape in dense.items()}
     return kernels | {f"{name}/bias": shape[-1:] for name, shape in dense.items()}
 
 
 def shapes(depth, **more):
-    """Of the parameters of a ViT without its head, and of `more` dense layers, by path."""
+    """Shapes of a ViT's parameters without its head, and of `more` dense layers, by path."""
     layers = {"patch_embed": (PATCH, PATCH, 1, DIM)}
     for block in range(1, depth + 1):
         layers |= {
@@ -36,21 +36,21 @@ def shapes(depth, **more):
             f"block_{block}/mlp/fc1": (DIM, 2 * DIM),
             f"block_{block}/mlp/fc2": (2 * DIM, DIM),
         }
-    found = dense_shapes(layers | more)
+    sizes = dense_shapes(layers | more)
     norms = [f"block_{block}/norm{n}" for block in range(1, depth + 1) for n in (1, 2)]
     for norm_name in (*norms, "norm"):
-        found |= {f"{norm_name}/scale": (DIM,), f"{norm_name}/bias": (DIM,)}
+        sizes |= {f"{norm_name}/scale": (DIM,), f"{norm_name}/bias": (DIM,)}
     tokens = 1 + (SIDE // PATCH) ** 2
-    return found | {"cls_token": (1, 1, DIM), "pos_embed": (1, tokens, DIM)}
+    return sizes | {"cls_token": (1, 1, DIM), "pos_embed": (1, tokens, DIM)}
 
 
 def draw(generator, shapes, scale=0.5):
-    """Normal parameters."""
+    """Normally distributed parameters."""
     return {name: scale * generator.normal(size=shape) for name, shape in shapes.items()}
 
 
 def draw_images(generator, batch):
-    """Of source and target, (2, batch, side, side, 1) uint8."""
+    """Images of source and target, (2, batch, side, side, 1) uint8."""
     return generator.integers(0, 256, (2, batch, SIDE, SIDE, 1), np.uint8)
 
 
@@ -99,21 +99,21 @@ def run_block(p, block, x):
 
 
 def class_token(p, x):
-    """What the head reads."""
+    """The input of the head."""
     return norm(p, "norm", x)[:, 0]
 
 
 def gradients(p, loss):
-    """Of a loss by path; zeros where it does not depend on a parameter."""
-    found = torch.autograd.grad(loss, list(p.values()), allow_unused=True)
+    """Gradients of a loss by path; zeros for parameters that it does not depend on."""
+    computed = torch.autograd.grad(loss, list(p.values()), allow_unused=True)
     return {
         name: np.zeros(value.shape, np.float32)
         if gradient is None
         else gradient.numpy().astype(np.float32)
-        for (name, value), gradient in zip(p.items(), found, strict=True)
+        for (name, value), gradient in zip(p.items(), computed, strict=True)
     }
 
 
 def named(kind, arrays):
-    """Arrays with names as kind/name, in float32."""
+    """Arrays in float32 with the names kind/name."""
     return {f"{kind}/{name}": np.asarray(x, np.float32) for name, x in arrays.items()}
