@@ -1,4 +1,4 @@
-"""Anomaly scores: the curve and its interval against other ways, and the study around it."""
+"""Anomaly scores: the curve and its interval against other computations, and their study."""
 
 import copy
 import sys
@@ -63,13 +63,13 @@ def partly_separated(share, anomalies, normal):
         partly_separated(0.1, 10, 200),
         partly_separated(0.1, 20, 200),
         partly_separated(0.02, 50, 100),
-        # A bootstrap has the true area of these three 77 to 81 times in 100.
+        # A bootstrap contains the true area of these three 77 to 81 times in 100.
         well_separated(2.3, 10, 200),
         well_separated(3.3, 20, 200),
         well_separated(2.3, 200, 15),
     ],
 )
-def test_few_anomalies_and_areas_near_1_have_their_confidence(draw, area):
+def test_intervals_of_few_anomalies_and_areas_near_1_have_their_confidence(draw, area):
     generator, inside = np.random.default_rng(0), 0
     for _ in range(200):
         anomalies, normal = draw(generator)
@@ -89,12 +89,12 @@ def test_a_single_misplaced_example_is_not_certainty(sign):
     distance = curve.auroc if sign == -1 else 1 - curve.auroc
     assert distance == pytest.approx(1e-4, rel=1e-9)
     width = curve.interval[1] - curve.interval[0]
-    assert 0.1 < width < 0.2  # of 20 of 20: 0.17
+    assert 0.1 < width < 0.2  # 0.17 for 20 of 20
     assert curve.interval[0] <= curve.auroc <= curve.interval[1]
 
 
 def test_more_misplaced_examples_never_raise_the_interval_much():
-    """The limits follow the area: there is no jump where it leaves the end."""
+    """The limits follow the area, without a jump where it leaves the end."""
     limits = []
     for misplaced in range(0, 400, 5):  # normal examples above one anomaly
         scores = np.r_[np.full(20, 1000.0) + np.arange(20), np.arange(400.0)]
@@ -123,10 +123,10 @@ def test_a_confidence_outside_0_and_1_is_named(confidence):
         denoising.roc_curve(*drawn(1.0), confidence=confidence)
 
 
-def test_the_confidence_gives_the_width():
-    one = denoising.roc_curve(*drawn(0.5)).interval
+def test_the_confidence_determines_the_width():
+    wide = denoising.roc_curve(*drawn(0.5)).interval
     narrow = denoising.roc_curve(*drawn(0.5), confidence=0.5).interval
-    assert narrow[1] - narrow[0] < 0.5 * (one[1] - one[0])
+    assert narrow[1] - narrow[0] < 0.5 * (wide[1] - wide[0])
 
 
 def test_a_perfect_separation_is_not_certain():
@@ -240,7 +240,7 @@ def test_runs_with_held_out_classes_are_scored(runs, digits):
     assert (directories[0] / "metrics.jsonl").read_text() == before  # not trained again
 
 
-def test_what_has_no_anomalies_is_named(runs, data_dir, tmp_path):
+def test_runs_without_anomalies_are_refused(runs, data_dir, tmp_path):
     config, _, directories = runs
     run = training.restore(directories[0], mesh=parallel.data_mesh())
     for changes, message in (
@@ -275,7 +275,7 @@ def test_what_has_no_anomalies_is_named(runs, data_dir, tmp_path):
         (["8", ""], "--held_out: there is no class ''"),
     ],
 )
-def test_classes_that_make_no_runs_are_named(data_dir, tmp_path, classes, message):
+def test_invalid_held_out_classes_are_named(data_dir, tmp_path, classes, message):
     with pytest.raises(ValueError, match=message):
         next(anomaly.train_held_out(denoising_config(data_dir), tmp_path, classes))
     assert not list(tmp_path.iterdir())
@@ -298,11 +298,11 @@ def test_runs_of_another_config_are_not_reported(runs, changes, message):
         next(anomaly.train_held_out(other, path, ["8"]))
 
 
-def test_the_floor_is_of_the_split_that_was_learned(runs):
+def test_the_floor_uses_the_split_that_was_learned(runs):
     _, _, (directory,) = runs
-    asked = training.read_config(directory)
-    asked.data.train_split = "train[:60]"
-    ours, other = (anomaly.detect(directory, config) for config in (None, asked))
+    changed = training.read_config(directory)
+    changed.data.train_split = "train[:60]"
+    ours, other = (anomaly.detect(directory, config) for config in (None, changed))
     assert ours.nearest.auroc == other.nearest.auroc
     np.testing.assert_array_equal(ours.nearest.thresholds, other.nearest.thresholds)
 
@@ -312,32 +312,32 @@ def test_the_floor_is_of_the_split_that_was_learned(runs):
     [
         ("train", None, 200),
         ("test+train[195:210]", None, 5),
-        ("train[:100]", "test", 100),  # what the config says does not count, but what the run has
+        ("train[:100]", "test", 100),  # the split of the run counts, not of the config
     ],
 )
-def test_training_images_are_no_normal_examples(runs, test_split, train_split, shared):
+def test_training_images_are_refused_as_normal_examples(runs, test_split, train_split, shared):
     _, _, (directory,) = runs
-    asked = training.read_config(directory)
-    asked.data.test_split = test_split
-    asked.data.train_split = train_split or asked.data.train_split
+    changed = training.read_config(directory)
+    changed.data.test_split = test_split
+    changed.data.train_split = train_split or changed.data.train_split
     with pytest.raises(ValueError, match=f"of digits shares {shared} images with the training"):
-        anomaly.detect(directory, asked)
+        anomaly.detect(directory, changed)
 
 
-def test_a_copy_under_another_name_is_no_test_either(runs, data_dir, monkeypatch):
+def test_copies_of_training_images_are_refused_under_another_name(runs, data_dir, monkeypatch):
     _, _, (directory,) = runs
     learned = data.load("digits", split="train[190:210]", data_dir=data_dir, cache=True)
     arrays = np.stack([learned[i]["image"] for i in range(20)]), learned.labels
     copied = data.InMemory({"test": arrays}, class_names=learned.class_names)
     monkeypatch.setattr(sys.modules[__name__], "copied", lambda: copied, raising=False)
-    asked = training.read_config(directory)
-    asked.data.name = f"{__name__}:copied"
+    changed = training.read_config(directory)
+    changed.data.name = f"{__name__}:copied"
     with pytest.raises(ValueError, match=f"of {__name__}:copied shares 10 images with the trai"):
-        anomaly.detect(directory, asked)
+        anomaly.detect(directory, changed)
 
 
 def test_held_out_classes_without_test_images_are_named(data_dir, tmp_path, monkeypatch):
-    """Training has held them out too, whatever the test split shows."""
+    """Training has held them out, too, even if the test split has none."""
     tested = data.load("digits", split="test", data_dir=data_dir, cache=True)
     learned = data.load("digits", split="train", data_dir=data_dir, cache=True)
     kept = np.flatnonzero(tested.labels != 8)[:100]
@@ -355,18 +355,18 @@ def test_held_out_classes_without_test_images_are_named(data_dir, tmp_path, monk
     assert detection.curve.anomalous == (tested.labels[kept] == 3).sum()
 
 
-def test_a_split_beside_the_training_is_scored(runs):
+def test_a_split_without_training_images_is_scored(runs):
     _, _, (directory,) = runs
-    asked = training.read_config(directory)
-    asked.data.test_split = "train[200:]+test"
-    assert anomaly.detect(directory, asked).curve.normal > 900
+    changed = training.read_config(directory)
+    changed.data.test_split = "train[200:]+test"
+    assert anomaly.detect(directory, changed).curve.normal > 900
 
 
 def test_tables_say_why_an_interval_is_missing(runs):
     _, _, (directory,) = runs
-    asked = training.read_config(directory)
-    asked.data.test_split = "test[:60]"
-    few = anomaly.detect(directory, asked)
+    changed = training.read_config(directory)
+    changed.data.test_split = "test[:60]"
+    few = anomaly.detect(directory, changed)
     assert 2 <= few.curve.anomalous < 10
     (entry,) = anomaly.content([few])
     curve = entry["reconstruction_error"]
@@ -388,9 +388,9 @@ def test_a_report_is_only_replaced_by_one_of_the_same_runs_and_data(runs, tmp_pa
     anomaly.require_own(tmp_path, more, named="--out")
     other = training.read_config(directory)
     other.data.test_split = "test[:60]"
-    for asked in (directory, other), (path / "another", config), more[0]:
+    for changed in (directory, other), (path / "another", config), more[0]:
         with pytest.raises(FileExistsError, match="would be overwritten: choose another directory"):
-            anomaly.require_own(tmp_path, [asked], named="--out")
+            anomaly.require_own(tmp_path, [changed], named="--out")
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -421,4 +421,4 @@ def test_weights_that_know_held_out_classes_are_refused(runs, data_dir, tmp_path
     for held_out in (("8",), (8,)):
         training.build(weights_config(data_dir, directory, held_out)).task.check()
     config = weights_config(data_dir, tmp_path / "classifier", ())
-    training.build(config).task.check()  # where nothing is held out there is nothing to know
+    training.build(config).task.check()  # nothing is held out, so any weights do

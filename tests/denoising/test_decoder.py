@@ -1,4 +1,4 @@
-"""The decoder behind every family of models: shapes, and where its pixels go."""
+"""The decoder of every family of models: shapes, and where its pixels go."""
 
 import functools
 
@@ -13,7 +13,7 @@ from pnoise_jax.denoising.decoder import arrange_patches
 
 
 def decoded_shape(model, shape):
-    """Of what a model returns, and the names at the top of its parameters."""
+    """The shapes of what a model returns, and of its variables."""
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     decoded, variables = jax.eval_shape(
         lambda x: model.init_with_output(jax.random.key(0), x, train=False), images
@@ -22,7 +22,7 @@ def decoded_shape(model, shape):
 
 
 def one_of_each_kind():
-    """Of the models of one class whose options differ in numbers alone, the first."""
+    """The first of all models of one class whose options differ only in numbers."""
     names = {}
     for name in models.list_models():
         options = models.default_options(name).items()
@@ -33,7 +33,7 @@ def one_of_each_kind():
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", one_of_each_kind())
-def test_a_model_of_each_kind_gives_back_images(name):
+def test_a_model_of_each_kind_returns_images(name):
     options = models.default_options(name)
     size = options.get("image_size", 64)
     depth: dict = {"depth": 2} if "depth" in options else {}
@@ -46,8 +46,8 @@ def test_a_model_of_each_kind_gives_back_images(name):
     decoded, variables = decoded_shape(decoder, (2, size, size, 3))
     assert (decoded.shape, decoded.dtype) == ((2, size, size, 3), jnp.float32)
 
-    # All blocks are there, so that they are trained and can be passed on; only what pools tokens
-    # for the head may be missing.
+    # All blocks are there, so that they are trained and can be reused; only what pools tokens for
+    # the head may be missing.
     plain = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     ours = jax.tree.map(jnp.shape, dict(variables["params"]))
     theirs = jax.tree.map(jnp.shape, dict(plain["params"]))
@@ -89,10 +89,10 @@ def test_a_map_is_the_normed_patch_tokens_row_after_row():
     images = jax.random.normal(jax.random.key(1), (2, 8, 12, 1))
     variables = jax.jit(model.init)(jax.random.key(0), images)
     apply = jax.jit(functools.partial(model.apply, method="forward"), static_argnames="end")
-    found = apply(variables, images, end="map")
+    feature_map = apply(variables, images, end="map")
     features = apply(variables, images, end="features")
-    assert found.shape == (2, 2, 3, 8)
-    np.testing.assert_allclose(found.mean(axis=(1, 2)), features, atol=1e-6)
+    assert feature_map.shape == (2, 2, 3, 8)
+    np.testing.assert_allclose(feature_map.mean(axis=(1, 2)), features, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{"width": 0, "depth": 1}, {"width": 4, "depth": -1},
@@ -102,5 +102,5 @@ def test_bad_sizes_are_named(options):
         with_decoder(models.create_model("resnet18"), **options)
 
 
-def test_configs_do_not_set_it():
+def test_configs_do_not_set_the_image_head():
     assert "image_head" not in models.default_options("vit_ti_16")

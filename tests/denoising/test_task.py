@@ -74,7 +74,7 @@ def test_labels_make_no_difference(data_dir, batch):
     )
 
 
-def test_rows_are_of_clean_pixels_and_say_what_the_input_has(data_dir, digits):
+def test_rows_are_errors_against_clean_pixels_and_include_the_inputs(data_dir, digits):
     experiment, state = initialised(data_dir)
     task, mesh = experiment.task, parallel.data_mesh()
     rows = task.evaluate(state.variables(), mesh, experiment.protocols)
@@ -92,8 +92,8 @@ def test_rows_are_of_clean_pixels_and_say_what_the_input_has(data_dir, digits):
     assert rows == task.evaluate(state.variables(), mesh, experiment.protocols)
 
 
-def test_the_corruption_is_what_the_model_is_given(data_dir, batch):
-    """Beside noise in the latent, which it leaves out."""
+def test_the_corruption_is_the_input_of_the_model(data_dir, batch):
+    """Without the noise in the latent."""
     latent = training.noise_config(name="gaussian", strength=0.1, train=True, layer=1)
     config = denoising_config(data_dir)
     config.noise.others.latent = latent
@@ -112,17 +112,17 @@ def test_the_corruption_is_what_the_model_is_given(data_dir, batch):
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
 
     @jax.jit
-    def given(key):
+    def run_both(key):
         watching.apply(variables, images, train=True, rngs={"noise": key})
         corrupted = Corruption.of(model).apply({}, images, train=True, rngs={"noise": key})
         return corrupted, seen.pop("images")
 
-    corrupted, entering = given(jax.random.key(3))
+    corrupted, entering = run_both(jax.random.key(3))
     np.testing.assert_array_equal(corrupted, entering)
     assert not np.array_equal(corrupted, images)
 
 
-def test_held_out_classes_are_seen_by_nobody(data_dir):
+def test_held_out_classes_are_not_trained_or_evaluated(data_dir):
     experiment = build(data_dir, held_out_classes=("8", 3))
     task = experiment.task
     assert task.held_out == (3, 8)
@@ -152,7 +152,7 @@ def test_bad_held_out_classes_are_named(data_dir, held_out, message):
         build(data_dir, held_out_classes=held_out)
 
 
-def test_draws_are_not_averaged_where_nothing_is_classified(data_dir):
+def test_draws_are_not_averaged_if_nothing_is_classified(data_dir):
     with pytest.raises(ValueError, match=r"draws=4 averages the probabilities.*'denoising'"):
         build(data_dir, {"evaluation.draws": 4})
 
@@ -238,16 +238,16 @@ def test_a_run_that_was_stopped_ends_bitwise_the_same(run, data_dir, tmp_path):
     chex.assert_trees_all_equal(state.variables()["params"], whole.variables["params"])
 
 
-def test_its_weights_start_a_classifier(run, data_dir, tmp_path):
+def test_weights_of_a_run_start_a_classifier(run, data_dir, tmp_path):
     path, _ = run
     config = small_config(data_dir, **{"noise.preset": None, "duration": "2 steps"})
     config.model.dim = 8
     config.weights, config.weights_head = str(path), "fresh"
     experiment = training.build(config)
-    found = experiment.match_weights()
-    assert "without the decoder" in found.describe()
-    assert "head fresh (none in the file → 10 classes)" in found.describe()
-    ours = dict(found.read())
+    matched = experiment.match_weights()
+    assert "without the decoder" in matched.describe()
+    assert "head fresh (none in the file → 10 classes)" in matched.describe()
+    ours = dict(matched.read())
     theirs = training.restore(path, mesh=parallel.data_mesh()).variables["params"]
     np.testing.assert_array_equal(ours["params/patch_embed/kernel"],
                                   theirs["patch_embed"]["kernel"])  # fmt: skip
@@ -270,7 +270,7 @@ def test_pretrained_weights_start_it_without_their_head(run, data_dir):
     assert "head" not in state.params
 
 
-def test_what_needs_logits_refuses_it(run, data_dir, tmp_path):
+def test_programs_that_need_logits_refuse_denoising(run, data_dir, tmp_path):
     path, _ = run
     config = training.read_config(path)
     with pytest.raises(ValueError, match=r"task\.name='denoising' classifies nothing, and an aud"):
