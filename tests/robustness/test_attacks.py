@@ -22,7 +22,7 @@ def loss(pixels):
 
 
 def gradient(pixels):
-    """The same in NumPy."""
+    """Its gradient in NumPy."""
     score = (pixels * WEIGHTS).sum((1, 2, 3), keepdims=True)
     return WEIGHTS / (1 + np.exp(-score)) / len(pixels)
 
@@ -46,7 +46,7 @@ def test_pgd_is_projected_steps():
 @pytest.mark.parametrize("epsilon", [1 / 255, 0.1, 1.0])
 @pytest.mark.parametrize("steps", [1, 7])
 @pytest.mark.parametrize("random_start", [False, True])
-def test_it_stays_in_the_ball_and_in_the_range_and_raises_the_loss(epsilon, steps, random_start):
+def test_attacks_stay_within_epsilon_and_the_range_and_raise_the_loss(epsilon, steps, random_start):
     pixels = draw_pixels()
     attack = Attack(epsilon, steps, random_start=random_start)
     got = np.asarray(jax.jit(lambda key, x: attack(key, loss, x))(KEY, pixels))
@@ -73,7 +73,7 @@ def test_strength_scales_epsilon_and_steps():
     np.testing.assert_array_equal(Attack(0.2)(None, loss, pixels, strength=0.0), pixels)
 
 
-def test_no_gradient_passes_through_it():
+def test_no_gradient_passes_through_an_attack():
     def attacked(pixels):
         return Attack(0.1, steps=2)(None, loss, pixels).sum()
 

@@ -1,4 +1,4 @@
-"""Accuracy on perturbed images: against what it is made of, on any devices, bad input."""
+"""Accuracy on perturbed images: against its parts, on any number of devices, bad input."""
 
 import dataclasses
 from typing import Any
@@ -57,7 +57,7 @@ def variables():
 
 @pytest.fixture(scope="module")
 def odd(digits):
-    """A number of examples that no number of devices divides."""
+    """37 examples: no number of devices divides them."""
     return dataclasses.replace(digits, labels=digits.labels[:37], images=digits.images[:37])
 
 
@@ -112,7 +112,7 @@ def test_pgd_of_a_linear_model_ends_where_no_attack_can_be_stronger(variables, o
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_an_example_gets_depends_on_no_device(variables, odd, kind):
+def test_perturbations_do_not_depend_on_devices(variables, odd, kind):
     results = [predict(variables, odd, kind, 0.2, devices=n, seed=5).nll for n in (1, 8)]
     np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-4)
     if kind != "fgsm":  # it draws nothing
@@ -120,7 +120,7 @@ def test_what_an_example_gets_depends_on_no_device(variables, odd, kind):
         assert not np.allclose(results[1], other, atol=1e-3)
 
 
-def test_gaussian_and_salt_and_pepper_are_what_they_are_called():
+def test_gaussian_and_salt_and_pepper_have_their_strength():
     pixels = jnp.full((400, 8, 8, 1), 0.5).at[:, 0, 0].set(0.9).at[:, 0, 1].set(0.1)
     call = {"strength": 0.1, "index": jnp.arange(400)}
     gaussian = np.asarray(Perturbation("gaussian")(KEY, jnp.sum, pixels, **call))
@@ -133,13 +133,13 @@ def test_gaussian_and_salt_and_pepper_are_what_they_are_called():
 
 def test_all_strengths_share_a_program(variables, odd):
     predict(variables, odd, "pgd", 0.01)
-    compiled = perturbed._score._cache_size()  # of each loss one
+    compiled = perturbed._score._cache_size()  # one for each loss
     predict(variables, odd, "pgd", 0.02)
     assert perturbed._score._cache_size() == compiled
 
 
 class Rounded(Small):
-    """Sees pixels in steps, which have no gradient."""
+    """Rounds pixels, which leaves no gradient."""
 
     @nn.compact
     def __call__(self, x, train=False, **call):
@@ -154,15 +154,15 @@ def scaled(variables, factor):
 @pytest.mark.parametrize("kind", ["fgsm", "pgd"])
 @pytest.mark.parametrize("factor", [30.0, 1e4])
 def test_large_logits_are_no_protection(variables, odd, kind, factor):
-    """Cross-entropy alone leaves more of them right, or all: its gradients vanish."""
+    """Cross-entropy alone leaves some of them right, as its gradients vanish."""
     large = scaled(variables, factor)
     results = [predict(v, odd, kind, 0.02).rank for v in (variables, large)]
     np.testing.assert_array_equal(*(rank == 0 for rank in results))
     if factor == 1e4:
-        (alone, clean) = (
+        (one_loss, clean) = (
             predict(large, odd, kind, e, losses=("cross_entropy",)).rank for e in (0.2, 0.0)
         )
-        assert (alone[clean == 0] == 0).any()
+        assert (one_loss[clean == 0] == 0).any()
     assert not find_zero_gradients(Small(), large, odd, mesh=mesh_of(8), **PIXELS).any()
 
 

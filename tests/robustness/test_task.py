@@ -1,4 +1,4 @@
-"""Robust classification: off it is the plain step; its parts against what they are made of."""
+"""Robust classification: if off, it is the plain step; its parts against direct computation."""
 
 import functools
 import itertools
@@ -57,7 +57,7 @@ def batch(digits):
     return {"image": jnp.asarray(digits.images[:16]), "label": jnp.asarray(digits.labels[:16])}
 
 
-def test_off_it_is_bitwise_the_plain_step(batch):
+def test_if_off_it_is_bitwise_the_plain_step(batch):
     _, state, step = make_step()
     _, plain_state, plain_step = make_step(training.Classification)
     chex.assert_trees_all_equal(step(state, batch, KEY), plain_step(plain_state, batch, KEY))
@@ -80,11 +80,13 @@ def test_eight_devices_equal_one(batch):
     chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), atol=2e-5)
 
 
-def test_an_attack_is_of_the_loss_of_its_step_with_its_noise(batch):
+def test_an_attack_uses_the_loss_of_its_step_with_its_noise(batch):
     latent = noise.Injection(noise.Gaussian(std=0.3))
     task, state, step = make_step(injection=latent, attack="fgsm", attack_epsilon=0.1)
     head = {"kernel": jax.random.normal(KEY, (8, 10)), "bias": jnp.zeros(10)}
-    state = state.replace(params={**state.params, "head": head})  # else near 0: nothing to attack
+    state = state.replace(
+        params={**state.params, "head": head}
+    )  # near 0 it leaves nothing to attack
     _, metrics = step(state, batch, KEY)
     streams = RandomStreams(jax.random.fold_in(jax.random.fold_in(KEY, 0), 0))
     images = evaluation.normalise(batch["image"], (0.5,), (0.5,))
@@ -191,7 +193,7 @@ def test_a_schedule_that_never_begins_is_named(data_dir):
         experiment.task.check()
 
 
-def test_a_run_says_all_of_its_noise(data_dir):
+def test_the_header_describes_all_noise(data_dir):
     config = robust_config(
         data_dir,
         {"optimizer.gradient_noise_std": 0.5},
@@ -199,18 +201,18 @@ def test_a_run_says_all_of_its_noise(data_dir):
         weight_noise_std=0.25,
         update_noise_std=0.125,
     )
-    said = console.describe_noise(training.build(config)).splitlines()
-    assert [line.partition(":")[0] for line in said] == [
+    lines = console.describe_noise(training.build(config)).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
         "every training image is attacked",
         "weights, in training passes",
         "weights, after each update",
         "gradients, in training",
     ]
-    for line, number in zip(said, ("0.03137", "0.25", "0.125", "0.5"), strict=True):
+    for line, number in zip(lines, ("0.03137", "0.25", "0.125", "0.5"), strict=True):
         assert number in line
 
 
-def test_what_is_frozen_has_no_update_noise(data_dir):
+def test_frozen_parameters_have_no_update_noise(data_dir):
     config = robust_config(
         data_dir, {"optimizer.freeze": ("patch_embed/.*",)}, update_noise_std=0.1
     )

@@ -18,7 +18,7 @@ PARAMS = {
 }
 
 
-def test_it_is_gaussian_and_only_where_a_pattern_fits():
+def test_noise_is_gaussian_and_only_where_a_pattern_matches():
     noisy = WeightNoise(0.5, ("first/.*",)).perturb(KEY, PARAMS)
     change = np.asarray(noisy["first"]["kernel"] - 1)
     assert change.std() == pytest.approx(0.5, rel=0.02)
@@ -30,15 +30,15 @@ def test_it_is_gaussian_and_only_where_a_pattern_fits():
 
 
 def test_a_parameter_s_noise_does_not_depend_on_the_others():
-    one = WeightNoise(0.5, ("second/kernel",)).perturb(KEY, PARAMS)
+    only_second = WeightNoise(0.5, ("second/kernel",)).perturb(KEY, PARAMS)
     all_kernels = WeightNoise(0.5).perturb(KEY, PARAMS)
-    for both in (one, all_kernels):
+    for both in (only_second, all_kernels):
         assert both["count"] is PARAMS["count"]
-    np.testing.assert_array_equal(one["second"]["kernel"], all_kernels["second"]["kernel"])
+    np.testing.assert_array_equal(only_second["second"]["kernel"], all_kernels["second"]["kernel"])
     assert not np.array_equal(all_kernels["first"]["kernel"], all_kernels["second"]["kernel"])
 
 
-def test_strength_scales_it_and_zero_is_bitwise_nothing():
+def test_strength_scales_noise_and_zero_is_bitwise_nothing():
     twice = WeightNoise(0.5).perturb(KEY, PARAMS, strength=jnp.float32(2))
     once = WeightNoise(1.0).perturb(KEY, PARAMS)
     jax.tree.map(np.testing.assert_array_equal, twice, once)
@@ -107,7 +107,7 @@ def test_an_averaged_model_has_the_mean_probabilities():
 
 
 def test_classes_that_do_not_count_decide_nothing():
-    """Where a third class takes all the probability of one draw, the other draw would decide."""
+    """If a third class took all the probability of one draw, the other would decide."""
 
     class Fixed(nn.Module):
         @nn.compact
@@ -134,7 +134,7 @@ def draw(seed, number):
     return WeightNoise(1.0, (".*",)).perturb(jax.random.fold_in(key, number), params)["kernel"][0]
 
 
-def test_a_pattern_that_fits_nothing_is_named():
+def test_a_pattern_that_matches_nothing_is_named():
     with pytest.raises(ValueError, match=r"on: 'heads/.*' matches none"):
         WeightNoise(0.1, ("heads/.*",)).perturb(KEY, PARAMS)
 
