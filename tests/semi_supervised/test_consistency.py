@@ -51,7 +51,7 @@ def batch(digits):
 
 @functools.cache
 def params_of(data_dir):
-    """Of the model of every experiment here; its predictions are far from equal."""
+    """The parameters of every experiment here; their predictions are far from equal."""
     params = jax.jit(build(data_dir).initial_state)(KEY).params
     head = {**params["head"], "kernel": 50 * params["head"]["kernel"]}
     return {**params, "head": head}
@@ -68,7 +68,7 @@ def loss_of(data_dir, experiment, batch, *, step=0, params=None):
     return jax.jit(loss)(params_of(data_dir) if params is None else params, batch)
 
 
-def test_divergences_are_those_of_scipy():
+def test_divergences_equal_those_of_scipy():
     generator = np.random.default_rng(0)
     first, second = generator.normal(size=(2, 5, 4)).astype(np.float32)
     p, q = softmax(first, axis=1), softmax(second, axis=1)
@@ -91,7 +91,7 @@ def test_the_loss_is_the_sum_of_both_terms(data_dir, batch):
     assert metrics["top1"] == off["top1"]
 
 
-def test_off_it_is_bitwise_classification(data_dir, batch):
+def test_if_off_it_is_bitwise_classification(data_dir, batch):
     ours = loss_of(data_dir, build(data_dir, consistency_weight=0.0), batch)[0]
     config = consistency_config(data_dir)
     config.task = training.task_config("classification")
@@ -112,17 +112,17 @@ def views_of(data_dir, experiment, batch):
     return [log_softmax(np.asarray(view(key)), axis=1) for key in keys]
 
 
-def test_the_views_are_two_passes_with_noise_of_their_own(data_dir, batch):
+def test_the_views_are_two_passes_with_separate_noise(data_dir, batch):
     experiment = build(data_dir)
     p, q = views_of(data_dir, experiment, batch)
     expected = (np.exp(p) * (p - q)).sum(1).mean()
-    found = loss_of(data_dir, experiment, batch)[1]["consistency"]
-    assert float(found) == pytest.approx(expected, rel=1e-3)
+    consistency = loss_of(data_dir, experiment, batch)[1]["consistency"]
+    assert float(consistency) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("stop", [True, False])
 def test_the_first_view_can_be_constant_to_the_gradient(data_dir, batch, stop):
-    """By the head's bias the gradient of KL(p || q) is then the mean of q - p."""
+    """For the head's bias, the gradient of KL(p || q) is then the mean of q - p."""
     experiment = build(data_dir, stop_gradient=stop)
     gradient = jax.grad(lambda p: loss_of(data_dir, experiment, batch, params=p)[1]["consistency"])(
         params_of(data_dir)
@@ -131,7 +131,7 @@ def test_the_first_view_can_be_constant_to_the_gradient(data_dir, batch, stop):
     assert np.allclose(gradient, (q - p).mean(0), rtol=1e-3, atol=1e-6) == stop
 
 
-def test_where_noise_mixes_examples_the_mates_differ(data_dir, batch):
+def test_if_noise_mixes_examples_the_mates_differ(data_dir, batch):
     experiment = build(data_dir, SHIFT)
     assert experiment.task.views_differ
     assert float(loss_of(data_dir, experiment, batch)[1]["consistency"]) > 1e-8
@@ -174,7 +174,7 @@ def test_other_labels_never_reach_the_step(data_dir, digits):
 
 
 def test_eight_devices_equal_one(data_dir, batch):
-    """Also where the second view has the batch in another order."""
+    """Also if the second view has the batch in another order."""
     experiment = build(data_dir, SHIFT)
     step = jax.jit(training.make_train_step(experiment.task, optax.sgd(0.1)))
     images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
@@ -258,11 +258,11 @@ def test_what_cannot_be_trained_is_refused_at_the_start(data_dir, options, chang
         ({"consistency_weight": 0.0}, {}),
     ],
 )
-def test_what_makes_views_differ_is_enough(data_dir, options, changes):
+def test_configs_whose_views_differ_are_allowed(data_dir, options, changes):
     build(data_dir, changes, **options).task.check()
 
 
-def test_a_run_trains_reloads_and_says_how_many_labels(data_dir, tmp_path):
+def test_a_run_trains_reloads_and_stores_how_many_labels(data_dir, tmp_path):
     config = consistency_config(data_dir, GAUSSIAN | {"duration": "4 steps"})
     rows = training.train(config, tmp_path)
     assert training.evaluate(None, tmp_path)[0]["nll"] == rows[0]["nll"]
