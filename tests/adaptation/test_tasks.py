@@ -109,29 +109,27 @@ def test_devices_that_share_matrix_products_equal_one():
 
 
 def test_noise_mixes_the_images_of_one_domain():
-    """The features of the target do not depend on the source's images."""
-    config = domains.config(**{"noise.preset": "optimal_all_tokens"})
-    task = training.build(config).task
+    """The terms of one domain in TVT's loss do not depend on the other's images."""
+    changes = {"noise.preset": "optimal_all_tokens", "noise.train": True, "model.depth": 1}
+    task = training.build(domains.config("tvt", **changes)).task
     images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
-    variables = jax.jit(lambda key: task.init(key, images))(jax.random.key(0))
+    params = jax.jit(lambda key: task.init(key, images))(jax.random.key(0))["params"]
+    kernel = jax.random.normal(jax.random.key(2), params["head"]["kernel"].shape)
+    params = {**params, "head": {**params["head"], "kernel": kernel}}  # almost 0 at first
     with task.open_batches() as batches:
         batch = next(batches)
     context = StepContext(jnp.int32(0), RandomStreams(jax.random.key(1)))
 
     @jax.jit
-    def features_of_target(source_images, scale):
-        total = 0.0
-        for domain, images in (("source", source_images), ("target", batch["target_image"])):
-            x = task.normalise(images)
-            found, _, _ = task.features(
-                variables["params"], {"batch_stats": {}}, scale * x, context, domain=domain
-            )
-            total = found
-        return total
+    def terms(batch):
+        _, (_, metrics) = task.loss(params, {"batch_stats": {}}, batch, context)
+        return metrics["class_loss"], metrics["information"]
 
-    plain = features_of_target(batch["image"], 1.0)
-    other = features_of_target(batch["image"][::-1] // 2, 1.0)
-    chex.assert_trees_all_equal(plain, other)
+    plain = terms(batch)
+    source = terms(batch | {"image": batch["image"][::-1] // 2})
+    target = terms(batch | {"target_image": batch["target_image"][::-1] // 2})
+    assert (source[0] != plain[0], source[1] == plain[1]) == (True, True)
+    assert (target[0] == plain[0], target[1] != plain[1]) == (True, True)
 
 
 @pytest.mark.parametrize("prefix", [1, 3])
