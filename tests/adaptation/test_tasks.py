@@ -25,6 +25,7 @@ from pnoise_jax.training.task import StepContext
 from tests.adaptation import domains
 
 TASKS = ("dann", "tvt", "ssrt", "cdtrans")
+NOISE = {"noise.preset": "optimal_all_tokens", "noise.train": True}
 SOURCE, TARGET = (f"{domains.__name__}:{name}" for name in ("source", "target"))
 
 
@@ -92,7 +93,7 @@ def test_the_stream_resumes_from_any_step():
 @pytest.mark.long
 @pytest.mark.parametrize("name", [SLOW_DANN, "tvt"])
 def test_eight_devices_equal_one(name):
-    config = domains.config(name, **{"noise.preset": "optimal_all_tokens"})
+    config = domains.config(name, **NOISE)
     one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
     few, many = run_steps(config, one), run_steps(config)
     chex.assert_trees_all_close((few[0].params, few[1]), (many[0].params, many[1]), atol=5e-5)
@@ -101,7 +102,7 @@ def test_eight_devices_equal_one(name):
 @pytest.mark.slow
 def test_devices_that_share_matrix_products_equal_one():
     """TVT weighs the attention of the class token by factors for each head."""
-    config = domains.config("tvt", **{"noise.preset": "optimal_all_tokens"})
+    config = domains.config("tvt", **NOISE)
     few = run_steps(config, parallel.make_mesh(jax.devices()[:1]))
     config.tensor_parallel = 2
     many = run_steps(config, parallel.training_mesh(1, 2))
@@ -110,8 +111,7 @@ def test_devices_that_share_matrix_products_equal_one():
 
 def test_noise_mixes_the_images_of_one_domain():
     """The terms of one domain in TVT's loss do not depend on the other's images."""
-    changes = {"noise.preset": "optimal_all_tokens", "noise.train": True, "model.depth": 1}
-    task = training.build(domains.config("tvt", **changes)).task
+    task = training.build(domains.config("tvt", **NOISE, **{"model.depth": 1})).task
     images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     params = jax.jit(lambda key: task.init(key, images))(jax.random.key(0))["params"]
     kernel = jax.random.normal(jax.random.key(2), params["head"]["kernel"].shape)
