@@ -69,6 +69,21 @@ def require_own_draws(site: str, *, lifted: bool) -> None:
         )
 
 
+def require_kept_by_gradients(site: str) -> None:
+    """Raises ValueError where JAX would trace the derivative later, without the noise.
+
+    Args:
+      site: the path of the module that is called there, for the error.
+    """
+    if enclosing.is_inside(enclosing.CUSTOM_DERIVATIVES):
+        raise ValueError(
+            f"{site!r} is called inside a function with its own derivative, such as one by "
+            "jax.custom_vjp, which jax.jit or another transform traces. The gradient of that "
+            "transform's result would lack the noise: choose a site outside that function; or, if "
+            "you need the gradient, compute it inside jax.jit"
+        )
+
+
 def require_index(x: jax.Array, index: jax.Array | None) -> None:
     """Raises ValueError unless index, if given, is an array (batch,) of whole numbers."""
     if index is None:

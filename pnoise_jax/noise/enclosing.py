@@ -12,6 +12,10 @@ LOOPS = {
     ("jax._src.lax.control_flow.loops", "scan"),  # lax.map calls it, too
     ("jax._src.lax.control_flow.loops", "while_loop"),  # and fori_loop this one
 }
+CUSTOM_DERIVATIVES = {  # while jax.jit, jax.checkpoint and others trace the function
+    ("jax._src.interpreters.partial_eval", "process_custom_jvp_call"),
+    ("jax._src.interpreters.partial_eval", "process_custom_vjp_call"),
+}
 
 
 def call(model: Callable, *args: Any, **kwargs: Any) -> Any:

@@ -18,7 +18,11 @@ from jax import lax
 
 from pnoise_jax.noise import enclosing
 from pnoise_jax.noise.base import Noise, require_noise
-from pnoise_jax.noise.checks import require_examples, require_own_draws
+from pnoise_jax.noise.checks import (
+    require_examples,
+    require_kept_by_gradients,
+    require_own_draws,
+)
 from pnoise_jax.noise.intercept import count_examples, own_traces
 from pnoise_jax.noise.paths import matches, no_match
 
@@ -121,6 +125,7 @@ class _Call:
                 f"passed by keyword); choose another site or point (at={self.at!r})"
             )
         x = jnp.asarray(x)
+        require_kept_by_gradients(path)
         if self.noise.mixes_batch and self.mask is None:
             require_examples(x, self.examples, site=path)
         key = None

@@ -14,7 +14,11 @@ from jax import lax
 
 from pnoise_jax.noise import enclosing
 from pnoise_jax.noise.base import Noise, require_noise
-from pnoise_jax.noise.checks import require_examples, require_own_draws
+from pnoise_jax.noise.checks import (
+    require_examples,
+    require_kept_by_gradients,
+    require_own_draws,
+)
 from pnoise_jax.noise.paths import matches, no_match
 from pnoise_jax.noise.taps import noise_key
 
@@ -218,11 +222,12 @@ class InjectedModule(nn.Module):
                 f"the {self.point} of {'/'.join(site.path)!r} is a {type(x).__name__}, not an "
                 f"array (or it is passed by keyword); choose another site or point (at={self.at!r})"
             )
-        x = jnp.asarray(x)
+        x, path = jnp.asarray(x), "/".join(site.path)
+        require_kept_by_gradients(path)
         if self.noise.mixes_batch and mask is None:
-            require_examples(x, examples, site="/".join(site.path))
+            require_examples(x, examples, site=path)
         if self.noise.draws:
-            require_own_draws("/".join(site.path), lifted=False)
+            require_own_draws(path, lifted=False)
         key = noise_key(site) if self.noise.draws else None
         noisy = self.noise(key, x, mask=mask, strength=strength)
         return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy

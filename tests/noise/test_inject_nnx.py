@@ -193,6 +193,27 @@ def test_mixing_inside_vmap_is_refused():
     injected(x, inject=True, noise_mask=jnp.ones(8, bool))
 
 
+class OwnDerivative(Net):
+    """Its derivative is its own, but computed by functions that it gives."""
+
+    def __call__(self, x):
+        function = jax.custom_vjp(lambda x: self.head(x))
+        function.defvjp(lambda x: jax.vjp(self.head, x), lambda vjp, g: vjp(g))
+        return function(x)
+
+
+def test_noise_that_a_gradient_would_lack_is_refused():
+    injected = noise.inject_nnx(OwnDerivative(nnx.Rngs(0)), OPTIMAL, at="head")
+
+    def loss(x):
+        return (injected(x, inject=True) ** 2).sum()
+
+    compiled = jax.jit(jax.grad(loss))(X)
+    chex.assert_trees_all_close(jax.grad(loss)(X), compiled, rtol=1e-5)
+    with pytest.raises(ValueError, match="'head' is called inside a function with its own"):
+        jax.grad(jax.jit(loss))(X)
+
+
 class Recomputed(nnx.Module):
     """JAX caches the trace of its body, keyed by the module."""
 

@@ -415,6 +415,48 @@ def test_random_noise_is_refused_where_all_examples_would_draw_the_same():
         assert (draws[0] != draws[1]).any()
 
 
+class OwnDerivative(nn.Module):
+    """Its derivative is that of its dense layer, but computed by functions of its own."""
+
+    lifted: bool
+
+    @nn.compact
+    def __call__(self, x):
+        dense = nn.Dense(5)
+        if self.is_initializing():
+            return dense(x)
+        if self.lifted:
+
+            def forward(dense, x):
+                return nn.vjp(lambda dense, x: dense(x), dense, x)
+
+            options = {"forward_fn": forward, "backward_fn": lambda vjp, g: vjp(g)}
+            return nn.custom_vjp(lambda dense, x: dense(x), **options)(dense, x)
+        function = jax.custom_vjp(lambda x: dense(x))
+        function.defvjp(lambda x: jax.vjp(dense, x), lambda vjp, g: vjp(g))
+        return function(x)
+
+
+@pytest.mark.parametrize("lifted", [True, False])
+@pytest.mark.parametrize("each", [OPTIMAL, GAUSSIAN])
+def test_noise_that_a_gradient_would_lack_is_refused(lifted, each):
+    x = jax.random.normal(jax.random.key(1), (4, 5))
+    injected = noise.InjectedModule(OwnDerivative(lifted), each, at="Dense_0")
+    variables = injected.init(jax.random.key(0), x)
+
+    def loss(x, inject=True):
+        rngs = {"noise": jax.random.key(2)}
+        return (injected.apply(variables, x, inject=inject, rngs=rngs) ** 2).sum()
+
+    value, gradient = jax.value_and_grad(loss)(x)
+    compiled = jax.jit(jax.value_and_grad(loss))(x)
+    chex.assert_trees_all_close((value, gradient), compiled, rtol=1e-5)
+    assert value == pytest.approx(float(loss(x)), rel=1e-5)
+    with pytest.raises(ValueError, match=r"'Dense_0' is called inside a function with its own"):
+        jax.grad(jax.jit(loss))(x)
+    jax.grad(jax.jit(lambda x: loss(x, inject=False)))(x)
+
+
 class Turned(nn.Module):
     """Moves the tokens first."""
 
