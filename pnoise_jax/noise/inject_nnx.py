@@ -103,7 +103,7 @@ class _Call:
     point: Literal["input", "output"]
     stop_gradient: bool
     sites: dict[int, str]
-    note: Callable[[], None]
+    note: Callable[[bool], None]
     key: jax.Array | None
     mask: jax.Array | None
     strength: jax.Array | float | None
@@ -135,7 +135,7 @@ class _Call:
             require_own_draws(path, lifted=True)
             key = jax.random.fold_in(self.key, len(self.reached))
         self.reached.append(path)
-        self.note()
+        self.note(self.noise.draws)
         noisy = self.noise(key, x, mask=self.mask, strength=self.strength)
         return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy
 

@@ -27,27 +27,32 @@ _TRACED: set[Hashable] = set()  # kinds of calls in which noise was added inside
 
 
 @contextlib.contextmanager
-def own_traces(*kind: Hashable) -> Iterator[Callable[[], None]]:
+def own_traces(*kind: Hashable) -> Iterator[Callable[[bool], None]]:
     """Within this context, JAX reuses no trace from outside; outside, none from within.
 
     Otherwise the traces that jax.jit or jax.checkpoint make inside a model would carry one call's
     noise into other calls, or leave noise out. Calls of the same kind share their traces until
     noise is added inside such a trace; from then on each call has its own traces, so a call that
-    is not itself compiled compiles them again every time.
+    is not itself compiled compiles them again every time. If that noise is random, no trace is used
+    twice even within the call, so that no two parts of the model draw the same.
 
     Args:
       *kind: identifies the calls that can share traces as long as no noise is added inside them.
 
     Yields:
-      A function to call wherever noise is added.
+      A function to call wherever noise is added; its argument is whether the noise is random.
     """
     trace = tracers.current_trace()
+    with contextlib.ExitStack() as contexts:
 
-    def note() -> None:
-        if tracers.current_trace() != trace:
+        def note(draws: bool) -> None:
+            if tracers.current_trace() == trace:
+                return
             _TRACED.add(kind)
+            if draws:
+                contexts.enter_context(_NOISY(object()))
 
-    with _NOISY(object() if kind in _TRACED else kind):
+        contexts.enter_context(_NOISY(object() if kind in _TRACED else kind))
         yield note
 
 
@@ -173,7 +178,7 @@ class InjectedModule(nn.Module):
         examples = count_examples((args, kwargs))
 
         def add_noise(x, site):
-            note()
+            note(self.noise.draws)
             return self._noisy(x, site, noise_mask, noise_strength, examples)
 
         def intercept(next_call, args, kwargs, context):

@@ -193,6 +193,21 @@ def test_mixing_inside_vmap_is_refused():
     injected(x, inject=True, noise_mask=jnp.ones(8, bool))
 
 
+class Twice(Net):
+    """Calls its head twice, through one function that JAX traces only once."""
+
+    def __call__(self, x):
+        function = jax.checkpoint(lambda x: self.head(x))
+        return function(x), function(x)
+
+
+def test_a_function_that_is_traced_once_draws_at_each_call():
+    injected = noise.inject_nnx(Twice(nnx.Rngs(0)), noise.Gaussian(), at="head", point="output")
+    first, second = injected(X, inject=True, noise_key=KEY)
+    assert (first != second).all()
+    chex.assert_trees_all_equal(*injected(X))
+
+
 class OwnDerivative(Net):
     """Its derivative is its own, but computed by functions that it gives."""
 

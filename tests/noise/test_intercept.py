@@ -415,6 +415,30 @@ def test_random_noise_is_refused_where_all_examples_would_draw_the_same():
         assert (draws[0] != draws[1]).any()
 
 
+class Twice(nn.Module):
+    """Calls its dense layer twice, through one function that JAX traces only once."""
+
+    transform: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        dense = nn.Dense(5)
+        dense(x)  # creates its parameters
+        function = self.transform(lambda x: dense(x))
+        return function(x), function(x)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.checkpoint])
+def test_a_function_that_is_traced_once_draws_at_each_call(transform):
+    x = jnp.zeros((40, 5))
+    injected = noise.InjectedModule(Twice(transform), GAUSSIAN, at="Dense_0", point="output")
+    variables = injected.init(jax.random.key(0), x)
+    for apply in (injected.apply, jax.jit(injected.apply, static_argnames="inject")):
+        first, second = apply(variables, x, inject=True, rngs={"noise": jax.random.key(1)})
+        assert float((first - second).var()) == pytest.approx(2.0, rel=0.25)
+        chex.assert_trees_all_equal(*apply(variables, x))  # no noise is left over
+
+
 class OwnDerivative(nn.Module):
     """Its derivative is that of its dense layer, but computed by functions of its own."""
 
