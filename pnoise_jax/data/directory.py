@@ -286,8 +286,8 @@ class PreparedDirectory:
 
     def parts(self, split: str) -> list[tuple[str, slice]]:
         """The whole splits and slices that `split` joins; see `parse_split`, also for errors."""
-        sizes = {name: info.num_examples for name, info in self._info.splits.items()}
-        return parse_split(split, sizes, where=str(self.path))
+        lengths = {name: info.shard_lengths for name, info in self._info.splits.items()}
+        return parse_split(split, lengths, where=str(self.path))
 
 
 class _Images(Sequence):

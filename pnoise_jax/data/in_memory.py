@@ -70,8 +70,8 @@ class InMemory:
 
     def parts(self, split: str, *, where: str) -> list[tuple[str, slice]]:
         """The whole splits and slices that `split` joins; see `parse_split`, also for errors."""
-        sizes = {name: len(labels) for name, (_, labels) in self.splits.items()}
-        return parse_split(split, sizes, where=where)
+        lengths = {name: [len(labels)] for name, (_, labels) in self.splits.items()}
+        return parse_split(split, lengths, where=where)
 
     @functools.cached_property
     def version(self) -> str:

@@ -1,6 +1,6 @@
 """Parses parts and joins of splits, in TFDS's syntax: ``train[:300]``, ``train+test``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
 import tensorflow_datasets as tfds
@@ -8,12 +8,14 @@ import tensorflow_datasets as tfds
 from pnoise_jax.data import records
 
 
-def parse_split(split: str, sizes: Mapping[str, int], *, where: str) -> list[tuple[str, slice]]:
+def parse_split(
+    split: str, shard_lengths: Mapping[str, Sequence[int]], *, where: str
+) -> list[tuple[str, slice]]:
     """The parts of whole splits that the expression joins, in order.
 
     Args:
-      split: an expression such as ``train[:10%]``.
-      sizes: the number of examples of each whole split.
+      split: an expression such as ``train[:10%]`` or ``train[2shard]``.
+      shard_lengths: for each whole split, the number of examples in each of its files.
       where: the data set or its directory, for error messages.
 
     Returns:
@@ -22,7 +24,11 @@ def parse_split(split: str, sizes: Mapping[str, int], *, where: str) -> list[tup
     Raises:
       ValueError: there is no such split, or a part is empty.
     """
-    infos = {name: SimpleNamespace(num_examples=size) for name, size in sizes.items()}
+    sizes = {name: sum(lengths) for name, lengths in shard_lengths.items()}
+    infos = {
+        name: SimpleNamespace(num_examples=sizes[name], shard_lengths=list(lengths))
+        for name, lengths in shard_lengths.items()
+    }
     try:
         instruction = tfds.core.ReadInstruction.from_spec(split)
         absolute = instruction.to_absolute(infos)

@@ -90,6 +90,22 @@ def test_what_tfds_prepared_is_read(data_dir):
         dataset[60]
 
 
+@pytest.mark.parametrize(
+    "split", ["train[1shard]", "train[1shard:]", "train[:-1shard]+test", "train[-1shard:]"]
+)
+def test_a_split_can_consist_of_whole_files(data_dir, split):
+    dataset = data.load("flags", split=split, data_dir=data_dir)
+    source = tfds.builder_from_directory(data_dir / "flags" / "1.2.0").as_data_source(split)
+    assert dataset.labels.tolist() == [example["label"] for example in source]
+    for ours, theirs in zip(dataset, source, strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+
+
+def test_a_file_that_a_split_does_not_have_is_refused(data_dir):
+    with pytest.raises(ValueError, match=r"split='train\[3shard\]' .* A part of it is empty"):
+        data.load("flags", split="train[3shard]", data_dir=data_dir)
+
+
 @pytest.mark.parametrize("split", ["train", "test", "train[5:42]", "train[30:]+test[:2]"])
 @pytest.mark.parametrize("cache", [False, True])
 def test_tfrecord_is_read_as_array_record_is(data_dir, prepared, request, split, cache):

@@ -54,6 +54,10 @@ def test_a_registered_data_set_is_read_like_others():
         assert next(batches)["image"].shape == (8, 8, 8, 1)
 
 
+def test_arrays_count_as_one_file():
+    assert len(data.load("corner_blobs", split="train[0shard]+test")) == 120
+
+
 def test_the_version_depends_on_the_content():
     same, other = blobs(), blobs()
     other.splits["test"][1][0] = 3
