@@ -37,15 +37,23 @@ class Registry(Generic[T]):
     A name can be registered only once, so nothing built in is replaced by accident.
     """
 
-    def __init__(self, kind: str, check: Callable[[T], None] | None = None):
+    def __init__(
+        self,
+        kind: str,
+        check: Callable[[T], None] | None = None,
+        *,
+        reserved: Iterable[str] = (),
+    ):
         """Creates an empty registry.
 
         Args:
           kind: what the things are, for messages: "noise", "model".
           check: raises ValueError if a thing lacks something that this kind requires.
+          reserved: names of built-in things that are not in the registry.
         """
         self.kind = kind
         self._check = check
+        self._reserved = frozenset(reserved)
         self._things: dict[str, T] = {}
         self._lazy: dict[str, str] = {}
         self._origins: dict[str, Origin] = {}
@@ -63,7 +71,7 @@ class Registry(Generic[T]):
             raise ValueError(
                 f"{self.kind} name {name!r}: use letters, digits and underscores, such as 'my_one'"
             )
-        if name in self._lazy:
+        if name in self._lazy or name in self._reserved:
             raise ValueError(f"{self.kind} {name!r} is built in: choose another name")
         if name in self._things and not _is_same(self._things[name], thing):
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.data import copies, imagenet_sets, in_memory, manifest
+from pnoise_jax.data import copies, imagenet_sets, in_memory, manifest, official
 from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.copies import Copy
 from pnoise_jax.data.data_dir import resolve, set_with
@@ -23,22 +23,10 @@ from pnoise_jax.data.image.images import Encoded, Image, ImageError
 from pnoise_jax.data.stored_images import Decoded, Files
 from pnoise_jax.registry import did_you_mean
 
-# Data sets that launch.prepare builds from files that their owners distribute. `load` also reads
-# any other data set that TFDS has prepared.
-PREPARED_BY_COMMAND = (
-    "domainnet",
-    "imagenet2012",
-    "office_home",
-    "tiny_imagenet",
-    "visda2017",
-    *imagenet_sets.FIXED_NAMES,
-    imagenet_sets.PATTERN,
-)
-
 
 def list_datasets() -> list[str]:
     """The built-in and registered names; `load` also reads any other data set prepared by TFDS."""
-    return sorted([*embedded.BUILDERS, *PREPARED_BY_COMMAND, *in_memory.DATASETS])
+    return sorted([*embedded.BUILDERS, *official.NAMES, *in_memory.DATASETS])
 
 
 def load(
@@ -238,8 +226,7 @@ def _not_there(name: str, place: Path | str, field: str) -> Exception:
             "directory, and it will be prepared there"
         )
     is_folder = _is_inside(name) and Path(name).parts[0] == "folder" and len(Path(name).parts) == 2
-    official = (*PREPARED_BY_COMMAND, *imagenet_sets.CORRUPTED_NAMES)
-    if name in official or is_folder:
+    if name in (*official.NAMES, *imagenet_sets.CORRUPTED_NAMES) or is_folder:
         command = (
             f"python -m launch.prepare --dataset={name} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS"
         )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from pnoise_jax.data import official
+from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.splits import parse_split
 from pnoise_jax.registry import Registry
 
@@ -113,7 +115,9 @@ def _require_function(function: Callable[[], InMemory]) -> None:
         )
 
 
-DATASETS: Registry[Callable[[], InMemory]] = Registry("data set", _require_function)
+DATASETS: Registry[Callable[[], InMemory]] = Registry(
+    "data set", _require_function, reserved=(*embedded.BUILDERS, *official.NAMES)
+)
 
 
 def register_dataset(name: str) -> Callable[[Callable[[], InMemory]], Callable[[], InMemory]]:

@@ -54,6 +54,12 @@ def test_a_registered_data_set_is_read_like_others():
         assert next(batches)["image"].shape == (8, 8, 8, 1)
 
 
+@pytest.mark.parametrize("name", ["digits", "imagenet2012", "imagenet_a"])
+def test_a_built_in_name_is_taken(name):
+    with pytest.raises(ValueError, match=f"data set '{name}' is built in: choose another name"):
+        data.register_dataset(name)(blobs)
+
+
 def test_arrays_count_as_one_file():
     assert len(data.load("corner_blobs", split="train[0shard]+test")) == 120
 

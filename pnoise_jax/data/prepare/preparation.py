@@ -10,8 +10,9 @@ from typing import Any
 from pnoise_jax.data import imagenet_sets
 from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import make_staging, resolve_local
-from pnoise_jax.data.datasets import PREPARED_BY_COMMAND, load, suggest
+from pnoise_jax.data.datasets import load, suggest
 from pnoise_jax.data.directory import newest_version
+from pnoise_jax.data.official import NAMES as OFFICIAL_NAMES
 from pnoise_jax.data.prepare import (
     domainnet,
     folder,
@@ -109,7 +110,7 @@ class Prepared:
 
 def list_preparable() -> list[str]:
     """The names that `prepare` accepts."""
-    return [*sorted([*PREPARED_BY_COMMAND, *embedded.BUILDERS]), "folder/<name>"]
+    return [*sorted([*OFFICIAL_NAMES, *embedded.BUILDERS]), "folder/<name>"]
 
 
 def expand(name: str, manual_dir: str | os.PathLike | None = None) -> list[str]:
