@@ -119,6 +119,10 @@ DATASETS: Registry[Callable[[], InMemory]] = Registry(
     "data set", _require_function, reserved=(*embedded.BUILDERS, *official.NAMES)
 )
 
+# What `make` has made, by name, the newest last. No lru_cache: a callable may not be hashable.
+_MADE: dict[str, tuple[Callable[[], InMemory], InMemory]] = {}
+_MOST_MADE = 4
+
 
 def register_dataset(name: str) -> Callable[[Callable[[], InMemory]], Callable[[], InMemory]]:
     """Decorator that registers your own data set, so a config can set ``data.name = "mine"``.
@@ -134,15 +138,27 @@ def register_dataset(name: str) -> Callable[[Callable[[], InMemory]], Callable[[
     return functools.partial(DATASETS.register, name)
 
 
-@functools.lru_cache(maxsize=4)
 def make(name: str) -> InMemory:
     """Calls the function of a registered data set and caches its result.
+
+    A function that was defined again, as in a notebook cell, is called again.
 
     Raises:
       ValueError: there is no such data set, its function cannot be imported or raises an exception,
         or it does not return `InMemory`.
     """
     function = DATASETS[name]
+    called, result = _MADE.get(name, (None, None))
+    if result is None or called is not function:
+        result = _call(name, function)
+        _MADE.pop(name, None)
+        _MADE[name] = function, result
+        while len(_MADE) > _MOST_MADE:
+            del _MADE[next(iter(_MADE))]
+    return result
+
+
+def _call(name: str, function: Callable[[], InMemory]) -> InMemory:
     try:
         result = function()
     except Exception as error:  # user code may raise anything

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pnoise_jax import data, training
-from pnoise_jax.data.in_memory import DATASETS, make
+from pnoise_jax.data.in_memory import DATASETS
 
 CLASSES, SIDE = 4, 8
 
@@ -38,7 +38,6 @@ def register(**options):
     for name, function in domains(**options).items():
         DATASETS._things.pop(name, None)
         data.register_dataset(name)(function)
-    make.cache_clear()
 
 
 def adaptation_config(task, *, model=None, **changes):

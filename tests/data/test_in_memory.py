@@ -34,7 +34,6 @@ def registered():
     data.register_dataset("corner_blobs")(blobs)
     yield
     del in_memory.DATASETS._things["corner_blobs"]
-    in_memory.make.cache_clear()
 
 
 def test_a_registered_data_set_is_read_like_others():
@@ -58,6 +57,26 @@ def test_a_registered_data_set_is_read_like_others():
 def test_a_built_in_name_is_taken(name):
     with pytest.raises(ValueError, match=f"data set '{name}' is built in: choose another name"):
         data.register_dataset(name)(blobs)
+
+
+def test_a_function_is_called_once_until_it_is_defined_again():
+    calls = []
+
+    def define(value):
+        def defined_in_a_cell():
+            calls.append(value)
+            return data.InMemory({"train": (IMAGES + np.uint8(value), LABELS)})
+
+        data.register_dataset("of_a_cell")(defined_in_a_cell)
+
+    try:
+        for value in (3, 5):
+            define(value)
+            for _ in range(2):
+                assert (data.load("of_a_cell", split="train").images == value).all()
+        assert calls == [3, 5]
+    finally:
+        del in_memory.DATASETS._things["of_a_cell"]
 
 
 def test_arrays_count_as_one_file():

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from pnoise_jax import data, models, noise
-from pnoise_jax.data import in_memory
 from pnoise_jax.registry import Origin
 from pnoise_jax.training import own_modules, run_config
 from pnoise_jax.training.config import model_config
@@ -65,7 +64,6 @@ def forget():
     for name in ("things.mine", "things"):
         sys.modules.pop(name, None)
     importlib.invalidate_caches()
-    in_memory.make.cache_clear()
     registries = (models.registry.MODELS, own_modules.NOISES, own_modules.DATASETS)
     for registry, name in zip(registries, REGISTERED, strict=True):
         registry._things.pop(name, None)
