@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -35,8 +36,12 @@ class InMemory:
     def __post_init__(self):
         if not isinstance(self.splits, Mapping) or not self.splits:
             raise ValueError(f"splits={self.splits!r}: pass a dict such as {{'train': (x, y)}}")
+        if self.class_names is not None:
+            _require_names(self.class_names)
         shapes = set()
         for name, arrays in self.splits.items():
+            if not isinstance(name, str):
+                raise ValueError(f"split {name!r}: the name of a split must be a string")
             images, labels = _checked(name, arrays)
             shapes.add(images.shape[1:])
             if labels.max() >= self.num_classes:
@@ -46,8 +51,6 @@ class InMemory:
                 )
         if len(shapes) > 1:
             raise ValueError(f"the splits have images of different shapes: {sorted(shapes)}")
-        if self.class_names is not None and len(set(self.class_names)) != self.num_classes:
-            raise ValueError(f"class_names={self.class_names!r}: give every class a unique name")
 
     @property
     def num_classes(self) -> int:
@@ -85,6 +88,14 @@ class InMemory:
                 digest.update(f"{array.dtype}{array.shape}".encode())
                 digest.update(array.data)
         return f"content-{digest.hexdigest()}"
+
+
+def _require_names(names: Sequence[str]) -> None:
+    """Raises ValueError unless all are strings and, up to Unicode normalisation, unique."""
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names={names!r}: give strings, such as ('0', '1')")
+    if len({unicodedata.normalize("NFC", name) for name in names}) != len(names):
+        raise ValueError(f"class_names={names!r}: give every class a unique name")
 
 
 def _checked(name: str, arrays: Arrays) -> Arrays:

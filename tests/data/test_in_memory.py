@@ -106,6 +106,9 @@ IMAGES, LABELS = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)
         ({"train": (IMAGES, LABELS - 1)}, None, "has label -1: labels start at 0"),
         ({"train": (IMAGES, LABELS)}, ("a", "b"), "has label 3, but there are only 2 class names"),
         ({"train": (IMAGES, LABELS)}, ("a", "b", "c", "a"), "give every class a unique name"),
+        ({"train": (IMAGES, LABELS)}, ("a", "b", "é", "e\u0301"), "give every class a unique name"),
+        ({"train": (IMAGES, LABELS)}, range(4), r"class_names=range\(0, 4\): give strings"),
+        ({1: (IMAGES, LABELS)}, None, "split 1: the name of a split must be a string"),
         (
             {"train": (IMAGES, LABELS), "test": (IMAGES[:, :4], LABELS)},
             None,
