@@ -11,7 +11,7 @@ from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import eval_batches, train_batches
 from pnoise_jax.data.selection import draw_per_class
-from pnoise_jax.data.shared_examples import can_compare_images, count_shared
+from pnoise_jax.data.shared_examples import can_compare_images, count_repeated, count_shared
 
 __all__ = [
     "DATASETS",
@@ -25,6 +25,7 @@ __all__ = [
     "Transform",
     "can_compare_images",
     "class_names",
+    "count_repeated",
     "count_shared",
     "create_transform",
     "decode",

@@ -47,6 +47,11 @@ def _count_contents(ours: Dataset, theirs: Dataset) -> int:
     return sum(_digest(image) in known for image in ours.stored_images)
 
 
+def count_repeated(dataset: Dataset) -> int:
+    """The number of examples that a split has too many, because its parts overlap."""
+    return sum(len(x) - len(np.unique(x)) for x in _places(dataset.parts).values())
+
+
 def describe_copies(splits: Sequence[Dataset]) -> list[str]:
     """Sentences about images that occur in several splits, or in several classes, of a data set.
 

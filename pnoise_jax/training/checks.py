@@ -36,6 +36,16 @@ def as_config_errors(part: str | None = None) -> Iterator[None]:
         raise OSError(f"{prefix}{error}") from error
 
 
+def check_test_split(test_data: data.Dataset) -> None:
+    """Raises ValueError if the parts of the test split overlap, as each example counts once."""
+    if repeated := data.count_repeated(test_data):
+        raise ValueError(
+            f"data.test_split={test_data.split!r}: its parts overlap, so {repeated} of its "
+            f"{len(test_data)} examples are repeated and would count again; give parts that do "
+            "not overlap"
+        )
+
+
 def check_shapes(setup: Setup) -> None:
     """Raises ValueError if the model, the images and the protocols do not fit together."""
     shape = setup.test_data.require_image_shape()

@@ -71,6 +71,7 @@ def build(
     section = config.data
     load = functools.partial(load, section.name, data_dir=section.data_dir, cache=section.cache)
     test_data = load(split=section.test_split)
+    checks.check_test_split(test_data)
     model = _create_model(config, test_data, injections)
     size = inputs.image_size(config, model, test_data)
     mean, std = _read_statistics(config, size)

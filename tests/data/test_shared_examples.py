@@ -37,3 +37,19 @@ def test_examples_of_one_data_set_are_found_by_their_place():
         parts=(("train", slice(0, 1)),),
     )
     assert data.count_shared(whole, part) == data.count_shared(part, whole) == 1
+
+
+@pytest.mark.parametrize(
+    ("split", "repeated"),
+    [
+        ("test", 0),
+        ("test[:50%]+test[50%:]", 0),
+        ("test+train", 0),
+        ("test+test", 1000),
+        ("test[:60%]+train[:7]+test[40%:]", 200),
+        ("train[:5]+train[:5]+train[:5]", 10),
+    ],
+)
+def test_overlapping_parts_of_a_split_repeat_examples(split, repeated, data_dir):
+    dataset = data.load("digits", split=split, data_dir=data_dir)
+    assert data.count_repeated(dataset) == repeated

@@ -14,6 +14,7 @@ from pnoise_jax.training import config as configs
 from pnoise_jax.training import config_page, run_config
 from pnoise_jax.training.durations import steps_of
 from pnoise_jax.training.fields import FIELDS
+from tests.training.runs import small_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -212,6 +213,15 @@ def test_caching_with_several_workers_is_refused():
     config.data.cache, config.data.num_workers = True, 2
     with pytest.raises(ValueError, match=r"data\.cache=True, data\.num_workers=2: every worker"):
         training.validate(config)
+
+
+@pytest.mark.parametrize("split", ["test+test", "test[:60%]+test[40%:]"])
+def test_an_example_counts_once_in_the_test_split(data_dir, split):
+    config = small_config(data_dir, **{"data.train_split": "train+train"})
+    assert len(training.build(config).train_data) == 1594  # training may weight some examples
+    config.data.test_split = split
+    with pytest.raises(ValueError, match=r"data\.test_split='test.*its parts overlap, so \d+ of"):
+        training.build(config)
 
 
 def test_lists_of_harmless_fields_are_nested_and_name_real_fields():
