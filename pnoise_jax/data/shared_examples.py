@@ -26,12 +26,20 @@ def count_shared(ours: Dataset, theirs: Dataset) -> int:
     under another name or in another split, unless it was encoded again. If both have more than
     `LARGEST_READ` images in total, no image is read. Within one data set, equal images are ignored
     if their share of `ours` is at most `CHANCE`: some may be all black, for example, and no choice
-    of splits would separate them.
+    of splits would separate them. Two directories that have other files under the same name are
+    two data sets.
     """
     contents = _count_contents(ours, theirs)
-    if PurePath(ours.name) != PurePath(theirs.name):  # "digits/" and "digits" are the same
+    if not _are_one(ours, theirs):
         return contents
     return max(_count_places(ours, theirs), contents if contents > CHANCE * len(ours) else 0)
+
+
+def _are_one(ours: Dataset, theirs: Dataset) -> bool:
+    """Whether both are of the same data set, so that equal positions are equal examples."""
+    if None not in (ours.content, theirs.content) and ours.content != theirs.content:
+        return False
+    return PurePath(ours.name) == PurePath(theirs.name)  # "digits/" and "digits" are the same
 
 
 def _count_places(ours: Dataset, theirs: Dataset) -> int:

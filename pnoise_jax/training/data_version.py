@@ -170,10 +170,11 @@ def _in_words(source: dict[str, Any] | None) -> str:
 def describe_overlap(
     experiment: Experiment, stored: ml_collections.ConfigDict, path: Path
 ) -> tuple[str, ...]:
-    """A warning if the run was trained on some of the test examples.
+    """A warning if the run was trained on some of the test examples, or may have been.
 
     The images of another data set, or of another directory, are compared only if there are few (see
-    `data.count_shared`) and the training images can still be read.
+    `data.count_shared`) and the training images can still be read. If the data have changed since
+    the training, it is unknown which examples of a split the run has learned from.
 
     Args:
       experiment: the experiment to evaluate.
@@ -189,12 +190,26 @@ def describe_overlap(
     scored = experiment.load(split=tested.test_split, cache=False)  # as stored, like the other
     shared = data.count_shared(scored, learned)
     if not shared:
-        return ()
+        return _unknown_overlap(scored, learned, path)
     named = f"data.name={trained.name!r}, " if tested.name != trained.name else ""
     return (
         f"note: {shared} of the {len(experiment.test_data)} test examples are training examples, "
         f"or copies of some ({named}data.train_split={trained.train_split!r}, data.test_split="
         f"{tested.test_split!r}), so the accuracy says little about new examples",
+    )
+
+
+def _unknown_overlap(scored: data.Dataset, learned: data.Dataset, path: Path) -> tuple[str, ...]:
+    """A warning if both are parts of one split, which has changed since the run was trained."""
+    is_one = scored.name == learned.name and {x for x, _ in scored.parts} & {
+        x for x, _ in learned.parts
+    }
+    if not is_one or not _have_other_content(read(path), {"content": learned.content}):
+        return ()
+    return (
+        f"note: the files or arrays of data.name={scored.name!r} have changed since the run was "
+        f"trained, so some examples of data.test_split={scored.split!r} may be training examples: "
+        "the accuracy may say little about new examples",
     )
 
 

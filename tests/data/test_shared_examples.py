@@ -1,5 +1,7 @@
 """What two splits, or two data sets, have in common."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,15 @@ def test_examples_of_one_data_set_are_found_by_their_place():
         parts=(("train", slice(0, 1)),),
     )
     assert data.count_shared(whole, part) == data.count_shared(part, whole) == 1
+
+
+def test_positions_in_directories_with_other_files_are_not_compared():
+    """Of the same name: prepared again from other images, or in another directory."""
+    images = np.random.default_rng(0).integers(0, 256, (500, 4, 4, 1), np.uint8)
+    ours, theirs = (split_of("one", "train", part) for part in (images[:200], images[198:]))
+    ours = dataclasses.replace(ours, content="before")
+    assert data.count_shared(ours, dataclasses.replace(theirs, content="before")) == 200
+    assert data.count_shared(ours, dataclasses.replace(theirs, content="after")) == 2
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,31 @@ def test_training_images_in_another_data_set_are_counted(run, places, tmp_path, 
     assert "training examples" not in capsys.readouterr().out
 
 
+def test_training_examples_are_unknown_if_the_data_have_changed(run, places, tmp_path, capsys):
+    """A run knows what it has learned from by position, and the positions have moved."""
+    stored = json.loads((run / "config.json").read_text())
+    stored["data"]["train_split"] = "train[:40]"
+    (run / "config.json").write_text(json.dumps(stored))
+    parts = {"data.train_split": "train[:40]", "data.test_split": "train[40:]"}
+    training.evaluate(config_on(places["usual"], **parts), run)
+    assert "note:" not in capsys.readouterr().out
+    images = tmp_path / "images"
+    shutil.copytree(places["usual"].parent / "images", images)
+    for name in NAMES:  # the directory of the run gets other images
+        (images / "train" / name / "0.png").unlink()
+    before = places["usual"].rename(tmp_path / "before")
+    try:
+        preparation.prepare("folder/x", manual_dir=images, data_dir=places["usual"])
+        training.evaluate(config_on(places["usual"], **parts), run)
+        said = " ".join(capsys.readouterr().out.split())
+        assert "data.name='folder/x' have changed since the run was trained, so some ex" in said
+        training.evaluate(config_on(places["usual"], **parts | {"data.test_split": "test"}), run)
+        assert "have changed since" not in capsys.readouterr().out
+    finally:
+        shutil.rmtree(places["usual"])
+        before.rename(places["usual"])
+
+
 def test_a_mean_other_than_in_training_is_noted(run, places, capsys):
     training.evaluate(config_on(places["usual"], **{"data.mean": (0.1,)}), run)
     output = " ".join(capsys.readouterr().out.split())
