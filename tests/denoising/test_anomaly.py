@@ -215,6 +215,29 @@ def runs(data_dir, tmp_path_factory):
     return config, path, [run for run, _ in anomaly.train_held_out(config, path, ["8"])]
 
 
+def test_classes_with_similar_names_have_separate_directories(data_dir, tmp_path, monkeypatch):
+    names = ("C", "C++", "C#", "Java", "c", "!", "1_C", "x" * 120, "x" * 121, "y")
+    shown = np.zeros((10, 8, 8, 1), np.uint8)
+    arrays = data.InMemory({"train": (shown, np.arange(10))}, class_names=names)
+    monkeypatch.setattr(f"{__name__}.similar", lambda: arrays, raising=False)
+    config = denoising_config(
+        data_dir, {f"data.{split}_split": "train" for split in ("train", "test")}
+    )
+    config.data.name = f"{__name__}:similar"
+    paths = [path.name for path, _ in anomaly.held_out_runs(config, tmp_path, None)]
+    assert paths[:6] == [
+        "held_out_0_C",
+        "held_out_1_C",
+        "held_out_2_C",
+        "held_out_3_Java",
+        "held_out_4_c",
+        "held_out_5__",
+    ]
+    assert len({path.casefold() for path in paths}) == 10
+    (only,) = anomaly.held_out_runs(config, tmp_path, ["C++"])
+    assert only[0].name == "held_out_1_C"
+
+
 @pytest.mark.long
 def test_runs_with_held_out_classes_are_scored(runs, digits):
     config, path, directories = runs

@@ -149,7 +149,8 @@ def held_out_runs(
 
     Args:
       config: a config of the task "denoising"; its held-out classes are replaced.
-      workdir: the directory of all runs, each in a directory held_out_CLASS.
+      workdir: the directory of all runs, each in a directory held_out_CLASS, or
+        held_out_LABEL_CLASS if two classes would otherwise share one.
       classes: names of the classes, or labels if they have no names; None selects all classes.
 
     Raises:
@@ -172,13 +173,21 @@ def held_out_runs(
         raise ValueError(
             f"--held_out={','.join(chosen)} names class {repeated[0]!r} twice: name each once"
         )
-    runs = []
+    directories, runs = _directory_names(names), []
     for name, label in zip(chosen, labels, strict=True):
-        path = RunDirectory.at(workdir).path / f"held_out_{writing.file_name(name)}"
+        path = RunDirectory.at(workdir).path / directories[label]
         ours = copy.deepcopy(config)
         ours.task.held_out_classes = (label if test_data.class_names is None else name,)
         runs.append((path, ours))
     return runs
+
+
+def _directory_names(names: Sequence[str]) -> list[str]:
+    """The directory of the run without each class; with labels if names would not be unique."""
+    short = [writing.file_name(name) for name in names]
+    if len(set(map(str.casefold, short))) < len(short):
+        short = [f"{label}_{name}" for label, name in enumerate(short)]
+    return [f"held_out_{name}" for name in short]
 
 
 def _label_of(name: str, test_data: data.Dataset) -> int:
