@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import ml_collections
+import numpy as np
 
 from pnoise_jax import data
 
@@ -38,8 +39,8 @@ def transform(
     """The transform from a stored image of a split to the model's input.
 
     Raises:
-      ValueError: data.train_transform or data.test_transform is bad, or is "none" though the stored
-        images do not have the model's size.
+      ValueError: data.train_transform or data.test_transform is bad, does not fit the number of
+        channels, or is "none" though the stored images do not have the model's size.
     """
     field = f"data.{'train' if train else 'test'}_transform"
     text = config.data.train_transform if train else config.data.test_transform
@@ -52,7 +53,7 @@ def transform(
             f"{'model' if 'image_size' in config.model else 'data'}.image_size to the latter, or "
             "resize with 'resize_square'"
         )
-    return data.create_transform(
+    created = data.create_transform(
         text,
         size=size,
         mean=tuple(config.data.mean),
@@ -60,6 +61,11 @@ def transform(
         train=train,
         field=field,
     )
+    try:  # otherwise the first image would show whether the transform fits the channels
+        created(np.zeros((*size, stored.channels), np.uint8), np.random.default_rng(0))
+    except ValueError as error:
+        raise ValueError(f"{field}={text!r} does not fit {stored.name}: {error}") from error
+    return created
 
 
 def transformed(
