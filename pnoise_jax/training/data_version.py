@@ -5,7 +5,6 @@ different directory, may use the same labels for other classes. A run must not b
 data, nor evaluated on them unless the classes can be matched by name.
 """
 
-import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -129,7 +128,7 @@ def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) 
             f"--workdir={str(path)!r} has trained on {then} examples of {named}, but there are "
             f"{now} now: {fix}"
         )
-    if _have_other_content(noted, described):
+    if have_other_content(noted, described):
         raise ValueError(
             f"--workdir={str(path)!r} has trained on other files or arrays of {named} than there "
             f"are now, or they were prepared again: {fix}"
@@ -145,14 +144,14 @@ def _require_same_source(
         raise ValueError(
             f"{named} {_in_words(theirs)}, but now the source is {_in_words(ours)}: {fix}"
         )
-    if theirs and ours and _have_other_content(theirs, ours):
+    if theirs and ours and have_other_content(theirs, ours):
         raise ValueError(
             f"{named} other files of the source {ours['name']!r} than there are now, or they were "
             f"prepared again: {fix}"
         )
 
 
-def _have_other_content(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+def have_other_content(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
     """Whether two notes show different contents; older notes do not include the content."""
     then, now = theirs.get("content"), ours.get("content")
     return then is not None and now is not None and then != now
@@ -165,72 +164,6 @@ def _in_words(source: dict[str, Any] | None) -> str:
         f"{source['name']!r} (version {source['version']}, {source['train_examples']} examples, "
         f"{len(source['class_names'])} classes)"
     )
-
-
-def describe_overlap(
-    experiment: Experiment, stored: ml_collections.ConfigDict, path: Path
-) -> tuple[str, ...]:
-    """A warning if the run was trained on some of the test examples, or may have been.
-
-    The images of another data set, or of another directory, are compared only if there are few (see
-    `data.count_shared`) and the training images can still be read. If the data have changed since
-    the training, it is unknown which examples of a split the run has learned from.
-
-    Args:
-      experiment: the experiment to evaluate.
-      stored: the config of the run.
-      path: the work directory of the run.
-    """
-    if experiment.task.describe_data().get("source") is not None:
-        return ()  # the run learns from the target's images without their labels
-    learned = _load_trained(experiment, stored, path)
-    if learned is None:
-        return ()
-    tested, trained = experiment.config.data, stored.data
-    scored = experiment.load(split=tested.test_split, cache=False)  # as stored, like the other
-    shared = data.count_shared(scored, learned)
-    if not shared:
-        return _unknown_overlap(scored, learned, path)
-    named = f"data.name={trained.name!r}, " if tested.name != trained.name else ""
-    return (
-        f"note: {shared} of the {len(experiment.test_data)} test examples are training examples, "
-        f"or copies of some ({named}data.train_split={trained.train_split!r}, data.test_split="
-        f"{tested.test_split!r}), so the accuracy says little about new examples",
-    )
-
-
-def _unknown_overlap(scored: data.Dataset, learned: data.Dataset, path: Path) -> tuple[str, ...]:
-    """A warning if both are parts of one split, which has changed since the run was trained."""
-    is_one = scored.name == learned.name and {x for x, _ in scored.parts} & {
-        x for x, _ in learned.parts
-    }
-    if not is_one or not _have_other_content(read(path), {"content": learned.content}):
-        return ()
-    return (
-        f"note: the files or arrays of data.name={scored.name!r} have changed since the run was "
-        f"trained, so some examples of data.test_split={scored.split!r} may be training examples: "
-        "the accuracy may say little about new examples",
-    )
-
-
-def _load_trained(
-    experiment: Experiment, stored: ml_collections.ConfigDict, path: Path
-) -> data.Dataset | None:
-    """The examples that the run was trained on; None if they cannot be compared."""
-    tested, trained = experiment.config.data, stored.data
-    if tested.name != trained.name or tested.data_dir != trained.data_dir:
-        count = read(path).get("train_examples")
-        if count is not None and data.can_compare_images(count + len(experiment.test_data)):
-            with contextlib.suppress(ValueError, OSError):  # gone, or on another machine
-                return data.load(
-                    trained.name,
-                    split=trained.train_split,
-                    data_dir=trained.data_dir,
-                    cache=False,
-                )
-    if tested.name != trained.name:
-        return None
-    return experiment.load(split=trained.train_split, cache=False)
 
 
 def describe_changes(

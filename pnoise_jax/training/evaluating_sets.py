@@ -23,7 +23,7 @@ from pnoise_jax.evaluation import EXPLANATION, Protocol, corruption_error
 from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.terminal import printable
-from pnoise_jax.training import agreement, data_version, reports, run_config
+from pnoise_jax.training import agreement, data_version, overlap, reports, run_config
 from pnoise_jax.training.evaluating import (
     create_main_console,
     leaving_no_empty_place,
@@ -167,7 +167,7 @@ def _on(opened: Run, config: ml_collections.ConfigDict, workdir: str | os.PathLi
         path = RunDirectory.at(workdir).path
         experiment, notes = data_version.match_run(experiment, path)
         stored = run_config.read_config(workdir)
-        notes += on_all_hosts(lambda: data_version.describe_overlap(experiment, stored, path))
+        notes += on_all_hosts(lambda: overlap.describe_overlap(experiment, stored, path))
     else:
         first, ours = opened.experiment.test_data.class_names, experiment.test_data.class_names
         if first is None or ours is None or not class_names.are_same(first, ours):
@@ -175,6 +175,9 @@ def _on(opened: Run, config: ml_collections.ConfigDict, workdir: str | os.PathLi
                 f"{config.data.name} and {opened.experiment.test_data.name} number their classes "
                 "differently: evaluate each one separately, without --sets"
             )
+        notes = on_all_hosts(
+            lambda: overlap.describe_overlap_of_weights(experiment, config.weights)
+        )
     agreement.require_same_run(experiment, task="evaluate")
     return dataclasses.replace(opened, experiment=experiment, notes=notes)
 

@@ -17,7 +17,7 @@ from pnoise_jax import parallel, runs, stopping
 from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import Checkpoints, RunDirectory, Writers, open_writers
 from pnoise_jax.terminal import create_console
-from pnoise_jax.training import agreement, data_version, run_config
+from pnoise_jax.training import agreement, data_version, overlap, run_config
 from pnoise_jax.training import console as screen
 from pnoise_jax.training.checks import as_config_errors, check_training
 from pnoise_jax.training.evaluating import create_main_console, numbers_of, report
@@ -90,7 +90,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         with stopping_last_evaluation(path, experiment.total_steps):
             run = dataclasses.replace(
                 Run.of(experiment, state),
-                notes=on_all_hosts(lambda: data_version.describe_overlap(experiment, config, path)),
+                notes=on_all_hosts(lambda: overlap.describe_overlap(experiment, config, path)),
             )
             for sentence in run.notes:
                 console.print(sentence, soft_wrap=True, highlight=False)

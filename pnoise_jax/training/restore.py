@@ -15,7 +15,7 @@ from pnoise_jax import weights
 from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import Checkpoints, RunDirectory
 from pnoise_jax.terminal import say
-from pnoise_jax.training import agreement, data_version, run_config
+from pnoise_jax.training import agreement, data_version, overlap, run_config
 from pnoise_jax.training.durations import steps_of
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import read_to_devices, warn_of_preprocessing
@@ -90,7 +90,7 @@ def restore(
     experiment, notes = data_version.match_run(build(config), path)
     agreement.require_same_run(experiment, task="evaluate")
     notes += data_version.describe_changes(config, stored)
-    notes += on_all_hosts(lambda: data_version.describe_overlap(experiment, stored, path))
+    notes += on_all_hosts(lambda: overlap.describe_overlap(experiment, stored, path))
     for sentence in notes:
         report(sentence)
     on_all_hosts(lambda: _require_checkpoints(path))
@@ -147,5 +147,7 @@ def import_weights(
     variables = {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
     warnings = [f"note: {warning}" for warning in warn_of_preprocessing(experiment, found)]
     assumed = filter(None, [found.describe_assumed()])
-    notes = (*assumed, found.describe_preprocessing(), *warnings)
+    source = experiment.config.weights
+    shared = on_all_hosts(lambda: overlap.describe_overlap_of_weights(experiment, source))
+    notes = (*assumed, found.describe_preprocessing(), *warnings, *shared)
     return Run(experiment, variables, 0, found.describe(), notes)

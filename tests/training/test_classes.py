@@ -15,7 +15,7 @@ from pnoise_jax import data, parallel, studies, training, weights
 from pnoise_jax.data import prepare as preparation
 from pnoise_jax.data.prepare import folder
 from pnoise_jax.studies.sweep import results as sweep_results
-from pnoise_jax.training import data_version
+from pnoise_jax.training import data_version, overlap
 from pnoise_jax.training.restore import restore
 from tests.data import archives
 from tests.training.runs import small_config
@@ -254,6 +254,23 @@ def test_training_images_in_another_data_set_are_counted(run, places, tmp_path, 
     assert "training examples" not in capsys.readouterr().out
 
 
+def test_training_examples_of_the_run_that_weights_come_from_are_counted(run, places, tmp_path):
+    on = {"data.test_split": "test[:7]+train[:5]"}
+    experiment = training.build(config_on(places["usual"], weights=str(run), **on))
+    found = experiment.match_weights(head="keep")
+    imported = training.import_weights(experiment, found, mesh=parallel.data_mesh())
+    said = f"note: 5 of the 12 test examples are training examples of the run in {run}, from which"
+    assert said in " ".join(imported.notes)
+    # A run that was trained on other examples, and itself started from these weights.
+    stored = config_on(places["usual"], weights=str(run), **{"data.train_split": "test[7:]"})
+    (only,) = overlap.describe_overlap(experiment, stored, tmp_path)
+    assert only.startswith(said)
+    stored.weights = str(run / "checkpoints")
+    assert overlap.describe_overlap(experiment, stored, tmp_path) == (only,)
+    (run / "config.json").unlink()  # then nothing is known about its data
+    assert overlap.describe_overlap(experiment, stored, tmp_path) == ()
+
+
 def test_training_examples_are_unknown_if_the_data_have_changed(run, places, tmp_path, capsys):
     """A run knows what it has learned from by position, and the positions have moved."""
     stored = json.loads((run / "config.json").read_text())
@@ -271,7 +288,7 @@ def test_training_examples_are_unknown_if_the_data_have_changed(run, places, tmp
         preparation.prepare("folder/x", manual_dir=images, data_dir=places["usual"])
         training.evaluate(config_on(places["usual"], **parts), run)
         said = " ".join(capsys.readouterr().out.split())
-        assert "data.name='folder/x' have changed since the run was trained, so some ex" in said
+        assert "data.name='folder/x' have changed since the training, so some examples" in said
         training.evaluate(config_on(places["usual"], **parts | {"data.test_split": "test"}), run)
         assert "have changed since" not in capsys.readouterr().out
     finally:
