@@ -4,6 +4,7 @@ All functions release the interpreter lock while they work, so threads run in pa
 orientation is ignored, as in TFDS, tf.image and torchvision's ImageFolder.
 """
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -35,7 +36,9 @@ width, channels)."""
 Box = tuple[int, int, int, int]
 """(top, left, height, width), pixels."""
 
-_THIN = 16  # ratio of the sides above which resizing the whole image is too expensive
+# Of thin images that become larger than this when resized, only the part needed is computed.
+_THIN = 16  # ratio of the sides
+_MOST_RESIZED = 1 << 24  # pixels, 50 MB of RGB
 
 INTERPOLATIONS = {
     "bilinear": PIL.Image.Resampling.BILINEAR,
@@ -140,14 +143,15 @@ def resize_then_crop(
       interpolation: "bilinear" or "bicubic".
 
     Returns:
-      uint8 (height, width, channels) of the box. For a long, thin image, which would become huge
-      when resized, only the box is computed; it may then differ by one grey level.
+      uint8 (height, width, channels) of the box. For a long, thin image, which would have more than
+      2**24 pixels when resized, only the box is computed. Pillow may then resize the axes in
+      another order, and pixels at sharp edges may differ by some grey levels.
 
     Raises:
       ImageError, ValueError: as `crop_and_resize`.
     """
     pixels, mode = decode(image), INTERPOLATIONS[interpolation]
-    if max(resized) <= _THIN * min(resized):
+    if max(resized) <= _THIN * min(resized) or math.prod(resized) <= _MOST_RESIZED:
         return _crop(_resize_by_pillow(pixels, resized, mode), box)
     top, left, height, width = _inside(box, *resized)
     down, right = (have / want for have, want in zip(pixels.shape, resized, strict=False))

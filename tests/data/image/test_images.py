@@ -187,8 +187,23 @@ def test_antialiased_resizing_is_pillows(interpolation, size):
     np.testing.assert_array_equal(actual, np.asarray(part.resize(size[::-1], mode)))
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("height", "width", "resized"),
+    [(200, 5, (2280, 57)), (5, 200, (57, 2280)), (893, 47, (817, 43))],
+)
+def test_thin_images_are_resized_as_others_are(height, width, resized, interpolation):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    top, left = (side // 2 - 15 for side in resized)
+    found = images.resize_then_crop(
+        pixels, resized, (top, left, 30, 30), interpolation=interpolation
+    )
+    whole = PIL.Image.fromarray(pixels).resize(resized[::-1], images.INTERPOLATIONS[interpolation])
+    np.testing.assert_array_equal(found, np.asarray(whole)[top : top + 30, left : left + 30])
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-def test_of_thin_images_only_a_part_is_resized(channels, monkeypatch):
+def test_an_image_that_would_become_huge_is_resized_only_in_part(channels, monkeypatch):
     """The result is the same."""
     pixels = picture(20, 400, channels)
     box = (1, 300, 31, 25)
@@ -196,9 +211,8 @@ def test_of_thin_images_only_a_part_is_resized(channels, monkeypatch):
     def resize():
         return images.resize_then_crop(pixels, (32, 640), box, interpolation="bicubic")
 
-    monkeypatch.setattr(images, "_THIN", 1e9)
     whole = resize()
-    monkeypatch.undo()
+    monkeypatch.setattr(images, "_MOST_RESIZED", 32 * 640 - 1)
     monkeypatch.setattr(images, "_crop", None)
     assert resize().shape == whole.shape == (31, 25, channels)
     np.testing.assert_allclose(resize().astype(int), whole, atol=1)
