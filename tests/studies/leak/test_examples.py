@@ -62,6 +62,22 @@ def test_arrays_and_loaders_are_read(examples):
     assert read.note is None
 
 
+@pytest.mark.parametrize("kind", ["pairs", "dicts"])
+def test_a_loader_may_write_each_batch_into_the_arrays_of_the_one_before(kind):
+    def loader():
+        inputs, labels = np.empty_like(INPUTS[:3]), np.empty_like(LABELS[:3])
+        for start in (0, 3):
+            inputs[:], labels[:] = INPUTS[start : start + 3], LABELS[start : start + 3]
+            batch = {"image": inputs, "label": labels, "label_set": labels[:, None]}
+            yield batch if kind == "dicts" else (inputs, labels)
+
+    read = read_examples(loader())
+    np.testing.assert_array_equal(read.inputs, INPUTS[:6])
+    np.testing.assert_array_equal(read.labels, LABELS[:6])
+    if kind == "dicts":
+        np.testing.assert_array_equal(np.stack(read.label_sets)[:, 0], LABELS[:6])
+
+
 def test_examples_without_labels_and_with_other_labels():
     for examples in (INPUTS, [(x,) for x, _ in PAIRS], {"image": INPUTS}, (INPUTS, None)):
         read = read_examples(examples)

@@ -45,6 +45,16 @@ class Examples:
         """Whether a second pass over the loader began with a different batch."""
         return self.note == _SHUFFLES
 
+    def copied(self) -> "Examples":
+        """Returns the same examples in arrays of their own."""
+        labels, sets = self.labels, self.label_sets
+        return dataclasses.replace(
+            self,
+            inputs=self.inputs.copy(),
+            labels=None if labels is None else labels.copy(),
+            label_sets=None if sets is None else [row.copy() for row in sets],
+        )
+
 
 def read_examples(examples: Any) -> Examples:
     """Reads all examples of a data set, in its order.
@@ -91,7 +101,8 @@ def read_batches(examples: Any) -> Iterator[Examples]:
         yield read_batch(examples)
         return
     for number, batch in enumerate(examples):
-        yield read_batch(batch, f"examples, batch {number}")
+        # Some loaders write each batch into the arrays of the one before.
+        yield read_batch(batch, f"examples, batch {number}").copied()
 
 
 def is_loader(examples: Any) -> bool:
