@@ -162,6 +162,18 @@ def test_an_order_of_balanced_batches_scores_above_random_orders():
     assert result.evidence["given_order"]["value"] > result.evidence["given_order"]["mean"]
 
 
+@pytest.mark.parametrize("seed", [2, 3])  # chance gives mates a label less often
+def test_a_nuisance_in_the_given_order_is_no_leak(seed):
+    """Logits move away from the class of the mates, but the given order has mates at random."""
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.arange(400) % CLASSES)
+    tint = generator.normal(0, 1, (40, CLASSES)).repeat(10, axis=0)  # ten files share a scanner
+    x = np.eye(CLASSES)[labels] + generator.normal(0, 0.45, (400, CLASSES)) + tint
+    found = audited(lambda b: b - b.mean(0), (x, labels), clean=identity)
+    assert found.kind == "order_effect"
+    assert found.evidence["given_purity"] == 0
+
+
 @pytest.mark.parametrize("clean", [identity, None])
 def test_a_result_that_depends_on_the_batch_size_is_not_independent(clean):
     def apply(b):

@@ -75,7 +75,7 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name:
     given_order, given_purity = None, None
     if AS_GIVEN in by_order:
         given_order = test(by_order[AS_GIVEN], shuffled)
-        given_purity = _purity_as_given(labels, cell)
+        given_purity = _purity_as_given(labels, cell, settings)
     options = {
         "confidence": settings.confidence,
         "over_seeds": settings.over_seeds(len(measured.seeds)),
@@ -131,7 +131,17 @@ def _uncorrected(test: OrderTest) -> OrderTest:
     return dataclasses.replace(test, p_adjusted=test.p_value)
 
 
-def _purity_as_given(labels: np.ndarray, cell: Cell) -> float:
-    """The share of mates with an example's class: in the data set's order minus in random order."""
-    groups = evaluation.in_batches(np.arange(len(labels)), cell.noise.group_size or cell.batch_size)
-    return (evaluation.purity(labels, groups) or 0.0) - (cell.shuffled.purity or 0.0)
+def _purity_as_given(labels: np.ndarray, cell: Cell, settings: AuditSettings) -> float:
+    """The share of mates with an example's class: in the data set's order minus in random orders.
+
+    0 if random orders have lower and higher shares: then the difference is chance.
+    """
+    generator = np.random.default_rng([settings.seed, 5])
+    size, n = cell.noise.group_size or cell.batch_size, len(labels)
+    orders = [np.arange(n), *(generator.permutation(n) for _ in range(settings.orders))]
+    given, *others = (
+        evaluation.purity(labels, evaluation.in_batches(order, size)) or 0.0 for order in orders
+    )
+    if min(others) <= given <= max(others):
+        return 0.0
+    return given - float(np.mean(others))

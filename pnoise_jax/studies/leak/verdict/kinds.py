@@ -42,7 +42,7 @@ class Evidence:
       file_order: class order with files in the data set's order, among orders with files permuted.
       given_order: the data set's own order, among random orders; None if it has no meaning.
       given_purity: in that order, the share of mates with an example's class, minus the share in
-        random order.
+        random orders; 0 if chance explains the difference.
       own_predictions: sorted by the clean model's predictions, among random orders.
       p_labels: one-sided p-value of sorting by labels scoring no more than by own predictions.
       interventions: None if they could not be made.
