@@ -11,6 +11,9 @@ from pnoise_jax import data, evaluation, models, noise, parallel
 from pnoise_jax.studies.leak.audited.audited_function import AuditedFunction
 from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.measure import measure
+from pnoise_jax.studies.leak.settings import AuditSettings
+from pnoise_jax.studies.leak.verdict.summary import Summary
 from tests.models.drawing import draw_variables
 
 INJECTION = noise.Injection(noise.LinearTransform(noise.Optimal()), inference=True)
@@ -124,6 +127,21 @@ def test_chosen_batches_equal_what_the_model_computes(model, dataset):
     together = subject.logits_of_batches(audited, batches, seed=0)
     one_by_one = [subject.batch_function(audited, 0)(subject.inputs(rows)) for rows in batches]
     np.testing.assert_allclose(together, one_by_one, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_in_a_layer_drawn_for_each_batch_is_not_independent(dataset):
+    """It mixes no examples, but which layer an example's noise enters depends on its batch."""
+    settings = AuditSettings(batch_sizes=(8,), orders=20, purity_steps=0)
+    injection = noise.Injection(noise.Gaussian(strength=3.0), layer="random", inference=True)
+    subject, audited = subject_of(Dense(num_classes=4), dataset, injection)
+    measured = measure([subject], dataset.labels, (audited,), settings, report=lambda line: None)
+    (cell,) = measured.cells
+    assert cell.dependence.largest_change == 0
+    assert np.ptp(cell.orders["shuffled"].by_order) > 0
+    verdict = Summary(measured, settings).verdict
+    assert verdict.kind == "undecided"
+    assert "every order" not in verdict.text
+    assert "drawn for each batch" in verdict.text
 
 
 def test_the_blank_example_is_black(dataset):

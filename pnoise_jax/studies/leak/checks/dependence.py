@@ -30,7 +30,7 @@ class Dependence:
       allowed: the change that rounding may cause.
       batches: number of batches in the direct check.
       examples: number of examples whose predictions were compared in all orders, for each model.
-      orders: number of those orders.
+      orders: number of those orders; 0 if the noise differs from batch to batch.
       changed: number of examples predicted differently in some order of one kind, in the kind with
         the most; summed over models.
       differs: whether predictions differed between orders by more than rounding.
@@ -49,9 +49,13 @@ class Dependence:
 
     @property
     def independent(self) -> bool:
-        """Whether each prediction depended on its example alone, as far as was checked."""
+        """Whether each prediction depended on its example alone, as far as was checked.
+
+        Without a comparison of orders this is not known.
+        """
         fixed = self.largest_change <= self.allowed and not self.differs and not self.changed
-        return self.deterministic and fixed and not self.differs_by_size and self.batches > 0
+        tried = self.batches > 0 and self.orders > 0
+        return self.deterministic and fixed and not self.differs_by_size and tried
 
     @classmethod
     def over_seeds(cls, by_seed: list["Dependence"]) -> "Dependence":

@@ -23,6 +23,11 @@ def undecided(evidence: Evidence, level: float, equivalence: float) -> str:
         )
     elif gains:
         sentences.append(_why_not_a_leak(evidence, level))
+    elif not evidence.dependence.orders:
+        sentences.append(
+            "The layer of the noise is drawn for each batch, so an example's noise depends on its "
+            "batch, whatever its mates. Audit each layer by itself."
+        )
     else:
         sentences.append(_what_would_resolve(evidence, level, equivalence))
     return " ".join(sentences)
