@@ -131,7 +131,7 @@ def _alternatives(
 def _orders(spec: Spec, labels: np.ndarray, predicted: np.ndarray) -> dict[str, list[np.ndarray]]:
     """The orders of the audit, by kind."""
     settings = _settings(spec)
-    return Orders.of(labels, settings, with_given_order=True).with_predictions(predicted, settings)
+    return Orders.of(labels, settings).with_predictions(predicted, settings)
 
 
 def _create_model(spec: Spec):

@@ -158,7 +158,6 @@ def audit(
         settings,
         report=lambda line: None,
         metric=metric,
-        with_given_order=not collected.shuffles,
         label_sets=sets,
     )
     notes = [f"note: {note}" for note in (collected.note, matching_note) if note is not None]

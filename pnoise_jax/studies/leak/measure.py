@@ -38,7 +38,6 @@ def measure(
     report: Callable[[str], None],
     *,
     metric: Metric | None = None,
-    with_given_order: bool = True,
     label_sets: np.ndarray | None = None,
 ) -> Measurements:
     """Runs all protocols on all subjects, one subject at a time.
@@ -50,7 +49,6 @@ def measure(
       settings: settings with batch sizes.
       report: called with a line when a subject is done.
       metric: a metric to score in addition to accuracy.
-      with_given_order: whether the data set's own order has a meaning.
       label_sets: (n, k), if images have several labels; the subjects must score by them, too.
 
     Raises:
@@ -59,7 +57,7 @@ def measure(
     """
     pairs = itertools.product(noises, settings.sizes)
     plans = [_Plan(noise, size, labels, settings, label_sets) for noise, size in pairs]
-    orders = Orders.of(labels, settings, with_given_order=with_given_order)
+    orders = Orders.of(labels, settings)
     clean, seeds, changes = [], [], []
     classes = 0
     timer = _Timer()

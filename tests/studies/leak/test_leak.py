@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 
 from pnoise_jax import data, evaluation, noise, studies
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
@@ -69,7 +70,7 @@ def test_the_rows_contain_every_protocol_clean_and_noisy(leak_audit):
 def test_rows_equal_those_computed_with_numpy(leak_audit, examples, order_name, batch_size):
     labels = examples[1]
     settings = SETTINGS.for_labels(labels, "")
-    orders = Orders.of(labels, settings, with_given_order=True).by_kind[order_name]
+    orders = Orders.of(labels, settings).by_kind[order_name]
     assert len(orders) == {"shuffled": 20, "class_sorted": 1}[order_name]
     first = data.evaluation_order(labels, order_name, seed=0)
     np.testing.assert_array_equal(orders[0], first)
@@ -91,7 +92,7 @@ def test_rows_equal_those_computed_with_numpy(leak_audit, examples, order_name, 
 def test_orders_are_sorted_as_their_names_say(examples):
     labels = examples[1]
     settings = SETTINGS.for_labels(labels, "")
-    orders = Orders.of(labels, settings, with_given_order=True)
+    orders = Orders.of(labels, settings)
     predicted = clean(examples[0]).argmax(1)
     by_kind = orders.with_predictions(predicted, settings)
     for kind, of_kind in by_kind.items():
@@ -103,8 +104,7 @@ def test_orders_are_sorted_as_their_names_say(examples):
     by_prediction = by_kind["sorted by own clean predictions"]
     assert all(np.all(np.diff(predicted[order]) >= 0) for order in by_prediction)
     np.testing.assert_array_equal(by_kind["as given"], [np.arange(len(labels))])
-    assert "as given" not in Orders.of(np.sort(labels), settings, with_given_order=True).by_kind
-    assert "as given" not in Orders.of(labels, settings, with_given_order=False).by_kind
+    assert "as given" not in Orders.of(np.sort(labels), settings).by_kind
 
 
 def test_the_leak_is_found_and_described(leak_audit):
@@ -360,7 +360,7 @@ def test_numeric_names_are_compared_by_number(examples):
     assert any("so labels are compared by number" in note for note in audit.content["notes"])
 
 
-def test_a_loader_that_shuffles_has_no_given_order(examples):
+def test_the_order_of_a_loader_that_shuffles_is_that_of_its_first_pass(examples):
     images, labels = examples
     generator = np.random.default_rng(0)
 
@@ -376,9 +376,35 @@ def test_a_loader_that_shuffles_has_no_given_order(examples):
         clean=clean,
         settings=SETTINGS,
     )
-    assert "as given" not in {o["order"] for o in shuffled.content["orders"]}
-    assert "as given" in {o["order"] for o in fixed.content["orders"]}
-    assert any("it shuffles" in note for note in shuffled.content["notes"])
+    for audit in (shuffled, fixed):
+        assert "as given" in {o["order"] for o in audit.content["orders"]}
+    assert any("is that of the first pass" in note for note in shuffled.content["notes"])
+
+
+def test_a_loader_that_draws_balanced_batches_is_not_cleared():
+    """As in few-shot episodes: the batches are drawn at random, and yet tell the labels."""
+    classes, generator = 10, np.random.default_rng(0)
+    labels = np.arange(600) % classes
+    inputs = np.eye(classes)[labels] + generator.normal(0, 0.42, (600, classes))
+
+    class Episodes:
+        batch_size = classes
+
+        def __iter__(self):
+            rows = [generator.permutation(np.flatnonzero(labels == c)) for c in range(classes)]
+            return ((inputs[r], labels[r]) for r in np.stack(rows, axis=1))
+
+    def one_of_each_class(batch):
+        best = batch.argmax(axis=1)
+        if len(batch) != classes or len(np.unique(best)) < classes - 1:
+            return batch
+        assigned = scipy.optimize.linear_sum_assignment(-batch)[1]
+        return batch + 100 * np.eye(classes)[assigned]
+
+    audit = studies.audit(one_of_each_class, Episodes(), clean=lambda batch: batch)
+    given = audit.verdict.evidence["given_order"]
+    assert given["value"] > given["highest"]
+    assert audit.verdict.kind == "order_effect"
 
 
 def test_a_metric_that_depends_on_the_batches_is_reported(examples):

@@ -13,7 +13,7 @@ _LABELS = ("label", "labels", "target", "targets", "y")
 
 _SHUFFLES = (
     "A second pass over the loader began with a different batch: it shuffles, or it augments at "
-    "random. The order of its examples therefore means nothing."
+    "random. The order as given is that of the first pass."
 )
 _READ_ONCE = (
     "The examples can be read only once, so it is not known whether they always have this order."
@@ -39,11 +39,6 @@ class Examples:
     note: str | None
     wrap: Callable[[np.ndarray], Any]
     label_sets: Sequence[np.ndarray] | None = None
-
-    @property
-    def shuffles(self) -> bool:
-        """Whether a second pass over the loader began with a different batch."""
-        return self.note == _SHUFFLES
 
     def copied(self) -> "Examples":
         """Returns the same examples in arrays of their own."""

@@ -34,14 +34,12 @@ class Orders:
     by_kind: dict[str, list[np.ndarray]]
 
     @classmethod
-    def of(cls, labels: np.ndarray, settings: AuditSettings, *, with_given_order: bool) -> "Orders":
-        """Returns the orders of a test set.
+    def of(cls, labels: np.ndarray, settings: AuditSettings) -> "Orders":
+        """Returns the orders of a test set; its own is left out if that is class order.
 
         Args:
           labels: (n,).
           settings: number of orders, and their seed.
-          with_given_order: whether the data set's own order has a meaning; it is also left out if
-            it is class order.
         """
         class_sorted = data.evaluation_order(labels, "class_sorted", seed=settings.seed)
         first = data.evaluation_order(labels, "shuffled", seed=settings.seed)
@@ -52,7 +50,7 @@ class Orders:
             CLASS_SORTED: [class_sorted],
             CLASS_PERMUTED: grouped(labels, settings.orders // 2, generator),
         }
-        if with_given_order and np.any(np.diff(labels) < 0):
+        if np.any(np.diff(labels) < 0):
             by_kind[AS_GIVEN] = [np.arange(len(labels))]
         return cls(by_kind)
 

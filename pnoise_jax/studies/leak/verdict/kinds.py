@@ -40,7 +40,7 @@ class Evidence:
       dependence: results of the exact checks.
       class_order: class order with files permuted within classes, among random orders.
       file_order: class order with files in the data set's order, among orders with files permuted.
-      given_order: the data set's own order, among random orders; None if it has no meaning.
+      given_order: the data set's own order, among random orders; None if it is class order.
       given_purity: in that order, the share of mates with an example's class, minus the share in
         random orders; 0 if chance explains the difference.
       own_predictions: sorted by the clean model's predictions, among random orders.
