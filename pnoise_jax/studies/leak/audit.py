@@ -106,7 +106,7 @@ def audit(
       clean: the same function without noise, or with its batch statistics frozen. If None,
         ``apply`` is called on one example at a time, as a deployed classifier is: n calls.
       settings: batch sizes, numbers of orders, confidence and so on. By default the batch size is
-        the loader's, if that makes at least five batches.
+        that of the loader's batches, if they have one size and that makes at least five.
       metric: a metric to score in addition to accuracy: a function of a list of (labels, predicted)
         pairs, one for each batch; see `evaluation.METRICS`. The audit reports whether it depends on
         the batching.
@@ -139,7 +139,7 @@ def audit(
         raise TypeError(f"settings={settings!r}: give studies.AuditSettings(…)")
     if metric is not None and not callable(metric):
         raise TypeError(f"metric={metric!r}: give a function, such as METRICS['macro_f1']")
-    settings = _settings_for(settings, examples, len(labels)).for_labels(labels, dataset)
+    settings = _settings_for(settings, collected).for_labels(labels, dataset)
     settings.over_seeds(1)
     subject = AuditedFunction(
         as_batch_function(apply, collected.wrap),
@@ -160,7 +160,8 @@ def audit(
         metric=metric,
         label_sets=sets,
     )
-    notes = [f"note: {note}" for note in (collected.note, matching_note) if note is not None]
+    noted = (collected.note, collected.note_on_sizes, matching_note)
+    notes = [f"note: {note}" for note in noted if note is not None]
     return conclude(
         measured,
         settings,
@@ -200,12 +201,12 @@ def _label_sets(argument: Any, collected: Examples, *, is_moved: bool) -> np.nda
     return as_label_sets(sets, len(collected.inputs))
 
 
-def _settings_for(settings: AuditSettings | None, examples: Any, n: int) -> AuditSettings:
+def _settings_for(settings: AuditSettings | None, collected: Examples) -> AuditSettings:
     """Returns the settings, or by default those with the batch size of a loader."""
     if settings is not None:
         return settings
-    size = getattr(examples, "batch_size", None)
-    if isinstance(size, int) and 2 <= size <= n // MIN_BATCHES:
+    size = collected.batch_size
+    if size is not None and 2 <= size <= len(collected.inputs) // MIN_BATCHES:
         return AuditSettings(batch_sizes=(size,), mixed_batches=True)
     return AuditSettings()
 

@@ -381,6 +381,24 @@ def test_the_order_of_a_loader_that_shuffles_is_that_of_its_first_pass(examples)
     assert any("is that of the first pass" in note for note in shuffled.content["notes"])
 
 
+@pytest.mark.parametrize(
+    ("sizes", "audited", "note"),
+    [
+        ((12,) * 20, 12, None),
+        ((25,) * 9 + (15,), 25, None),
+        ((90, 90, 60), 10, None),  # too few batches
+        ((20, 40) * 4, 10, "have 20 to 40 examples"),
+        ((20,) * 8 + (80,), 10, "have 20 to 80 examples"),
+    ],
+)
+def test_batches_are_as_large_as_those_of_the_loader(examples, sizes, audited, note):
+    parts = (np.split(values, np.cumsum(sizes)[:-1]) for values in examples)
+    audit = studies.audit(clean, zip(*parts, strict=True), clean=clean)
+    assert {row["batch_size"] for row in audit.rows} == {audited}
+    noted = [line for line in audit.content["notes"] if "loader's batches" in line]
+    assert (note is None and not noted) or note in noted[0]
+
+
 def test_a_loader_that_draws_balanced_batches_is_not_cleared():
     """As in few-shot episodes: the batches are drawn at random, and yet tell the labels."""
     classes, generator = 10, np.random.default_rng(0)
@@ -388,8 +406,6 @@ def test_a_loader_that_draws_balanced_batches_is_not_cleared():
     inputs = np.eye(classes)[labels] + generator.normal(0, 0.42, (600, classes))
 
     class Episodes:
-        batch_size = classes
-
         def __iter__(self):
             rows = [generator.permutation(np.flatnonzero(labels == c)) for c in range(classes)]
             return ((inputs[r], labels[r]) for r in np.stack(rows, axis=1))

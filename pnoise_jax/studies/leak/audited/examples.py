@@ -32,6 +32,7 @@ class Examples:
       wrap: converts a NumPy batch to the type of the inputs, such as a tensor of their framework.
       label_sets: all correct labels of each example, if batches are dicts with a "label_set";
         otherwise None.
+      sizes: the sizes of a loader's batches; none for arrays.
     """
 
     inputs: np.ndarray
@@ -39,6 +40,23 @@ class Examples:
     note: str | None
     wrap: Callable[[np.ndarray], Any]
     label_sets: Sequence[np.ndarray] | None = None
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def batch_size(self) -> int | None:
+        """The size of a loader's batches, of which the last may be smaller; None if they differ."""
+        *sizes, last = self.sizes or (0,)
+        return sizes[0] if len(set(sizes)) == 1 and last <= sizes[0] else None
+
+    @property
+    def note_on_sizes(self) -> str | None:
+        """A sentence if a loader's batches differ in size, as those of an audit cannot."""
+        if len(self.sizes) < 2 or self.batch_size is not None:
+            return None
+        return (
+            f"The loader's batches have {min(self.sizes)} to {max(self.sizes)} examples. The audit "
+            "makes its own batches, all of one size, from the same order."
+        )
 
     def copied(self) -> "Examples":
         """Returns the same examples in arrays of their own."""
@@ -83,6 +101,7 @@ def read_examples(examples: Any) -> Examples:
         label_sets=sets or None,
         note=_note_on_order(examples, batches[0]) if is_loader(examples) else None,
         wrap=batches[0].wrap,
+        sizes=tuple(len(batch.inputs) for batch in batches) if is_loader(examples) else (),
     )
 
 
