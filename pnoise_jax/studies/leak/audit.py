@@ -229,15 +229,16 @@ def conclude(
       model, dataset, class_names: names for the report; they are made printable here.
       origin: further fields of audit.json.
       measurement: the digest that identifies this audit, from `identify`; by default it is made
-        from these names, the settings, the labels and the clean predictions.
+        from these names, the settings, the labels and the predictions.
     """
     model, dataset = printable(model), printable(dataset)
     if class_names is not None:
         class_names = [printable(str(name)) for name in class_names]
     if measurement is None:
-        predicted = b"".join(p.rank.tobytes() + p.predicted.tobytes() for p in measured.clean)
+        seen = [*measured.clean, *(p for c in measured.cells for p in c.shuffled.predictions)]
+        predicted = b"".join(p.rank.tobytes() + p.predicted.tobytes() for p in seen)
         what = {"model": model, "dataset": dataset, "classes": class_names}
-        what |= {"clean": hashlib.sha256(predicted).hexdigest()}  # all that identifies a function
+        what |= {"predicted": hashlib.sha256(predicted).hexdigest()}  # identifies the functions
         if measured.label_sets is not None:
             what["label_sets"] = hashlib.sha256(measured.label_sets.tobytes()).hexdigest()
         measurement = identify(settings, measured.labels, measured.metric, what)

@@ -213,6 +213,15 @@ def test_everything_is_written(leak_audit, examples, tmp_path):
     assert json.loads((tmp_path / "deep" / "audit" / "audit.json").read_text()) == stored
 
 
+def test_audits_of_two_functions_with_one_reference_are_told_apart(examples):
+    def identity(apply):
+        settings = dataclasses.replace(SETTINGS, purity_steps=0)
+        audit = studies.audit(apply, examples, clean=clean, settings=settings)
+        return audit.content["measurement"]
+
+    assert identity(mixes) == identity(mixes) != identity(clean)
+
+
 def test_a_vote_is_of_the_mean_logit():
     logits = np.array([[0, 3], [2, 0], [2, 0], [9, 0]], np.float32)
     assert vote(logits, np.array([0, 0, 1, 0])).tolist() == [0, 0, 0, 0]
