@@ -105,9 +105,10 @@ def metric(audit: Mapping[str, Any]) -> str:
     result = audit["metric"]
     low, high = result["range_of_fixed_predictions"]
     if not result["depends_on_batching"]:
+        orders = sum(map(len, result["of_fixed_predictions"].values()))
         return (
-            "With the predictions held fixed, this metric has the same value however the examples "
-            "are batched."
+            f"With the predictions held fixed, this metric has the same value in {orders} orders, "
+            f"in batches of {audit['headline']['batch_size']}."
         )
     return (
         "With the predictions held fixed, the metric itself ranges from "

@@ -38,8 +38,8 @@ KINDS = {
     ),
     "order_effect": Kind(
         "order effect",
-        "The order of the test set moves the accuracy by something other than the labels of batch "
-        "mates.",
+        "The order of the test set moves the accuracy, and that is not shown to come from the "
+        "labels of batch mates.",
         "found",
         "The distance from a dot (shuffled) to its square (class-sorted) is the effect of the "
         "order.",
@@ -80,9 +80,10 @@ KINDS = {
     ),
     "independent": Kind(
         "independent",
-        "No prediction depends on another example of its batch. This was checked exactly.",
+        "In all that was tried, no prediction depended on another example of its batch. This was "
+        "checked exactly.",
         "plain",
-        "Dot and square agree exactly, since no prediction depends on another example.",
+        "Dot and square agree exactly, since no prediction depended on another example.",
     ),
     "no_effect": Kind(
         "no effect",

@@ -430,6 +430,7 @@ def test_a_loader_that_draws_balanced_batches_is_not_cleared():
     given = audit.verdict.evidence["given_order"]
     assert given["value"] > given["highest"]
     assert audit.verdict.kind == "order_effect"
+    assert "no intervention shows whether that is by the labels" in audit.verdict.text
 
 
 def test_a_metric_that_depends_on_the_batches_is_reported(examples):

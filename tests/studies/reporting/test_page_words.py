@@ -89,7 +89,7 @@ def test_a_difference_has_one_explanation():
     flat = {"value": 70.1, "mean": 70.0, "p_adjusted": 0.9}
     by_files = with_captions(with_finding(bare_audit(("order_effect",)), class_order=flat)).text
     assert "is the effect of the order" not in by_files
-    assert "something other than the labels of batch mates" in by_files
+    assert "not shown to come from the labels of batch mates" in by_files
 
 
 def test_class_order_stands_out_by_the_rules_of_the_verdict():
@@ -197,7 +197,7 @@ def test_the_metric_says_whether_it_sees_the_batches():
     audit["metric"]["depends_on_batching"] = False
     text = Page(page.render(audit, {})).text
     assert "the metric itself ranges" not in text
-    assert "the same value however the examples are batched" in text
+    assert "the same value in 3 orders, in batches of" in text
     assert "my_metric" not in Page(page.render(audit | {"metric": None}, {})).text
 
 

@@ -11,7 +11,10 @@ from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 # The most serious first, as in a verdict.
 KINDS = {
     "leak": "the labels of batch mates are read, and class order or the given order benefits",
-    "order_effect": "the order of the test set moves the accuracy, but not because labels are read",
+    "order_effect": (
+        "the order of the test set moves the accuracy, and that is not shown to come from reading "
+        "labels"
+    ),
     "undecided": "predictions depend on the batch, and the data do not resolve how",
     "prior": "the batch reveals how frequent classes are, and no more about an example",
     "ceiling": "predictions depend on the batch, and the clean model leaves no room to tell how",

@@ -166,9 +166,12 @@ def _order_effects(evidence: Evidence, level: float, equivalence: float) -> list
         )
     if "given" in effects:
         test = effects["given"]
+        why = "and not by the labels of batch mates"
+        if not evidence.follows_mates(level):
+            why = "and no intervention shows whether that is by the labels of batch mates"
         sentences.append(
             f"The data set's own order scores {test.value:.1f} %, {signed(test.difference)} "
-            "points from random orders, and not by the labels of batch mates."
+            f"points from random orders, {why}."
         )
     return sentences
 
