@@ -177,6 +177,28 @@ def test_integer_inputs_are_checked(dtype, makes):
         studies.assert_independent_of_batch(lambda x: embed(x) - embed(x)[3], makes(ids))
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+def test_class_numbers_must_be_equal(dtype):
+    """A tolerance relative to the largest of 20 000 classes would excuse other classes nearby."""
+    weights = np.random.default_rng(0).normal(size=(X.shape[1], 20_000))
+
+    def classify(x):
+        return (x @ weights).argmax(axis=1).astype(dtype)
+
+    studies.assert_independent_of_batch(classify, X)
+    with pytest.raises(AssertionError, match="with other batch mates"):
+        studies.assert_independent_of_batch(lambda x: classify(x) + (x.sum() > X.sum()), X)
+    with pytest.raises(AssertionError, match="depends on its place"):
+        studies.assert_independent_of_batch(lambda x: classify(x) + 2 * np.arange(len(x)), X)
+    with pytest.raises(AssertionError, match="alone, output 0 went"):
+        studies.assert_independent_of_batch(lambda x: classify(x) + 9 * (len(x) == 1), X)
+    studies.assert_independent_of_batch(lambda x: classify(x) + 9 * (len(x) == 1), X, atol=10)
+
+
+def test_images_of_whole_numbers_may_be_rounded_otherwise_alone():
+    studies.assert_independent_of_batch(lambda x: np.round(200 * x) + (len(x) == 1), X)
+
+
 def test_low_precision_passes():
     weights = jnp.asarray(WEIGHTS, jnp.bfloat16)
     x = jnp.asarray(X, jnp.bfloat16)

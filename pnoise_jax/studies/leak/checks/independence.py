@@ -97,7 +97,8 @@ def assert_independent_of_batch(
         labels, as `read_examples` describes.
       rtol: allowed change of each output relative to its largest value in the batch, because
         compilers round differently. A batch of one runs different kernels from a larger batch, and
-        may differ by 100 times as much.
+        may differ by 100 times as much. If all outputs are whole numbers, such as class numbers,
+        they must be equal, and may differ by 1 in a batch of one or in another place.
       atol: allowed change in addition to that.
       batches: number of batches to try, the first ones of a loader.
 
@@ -137,8 +138,7 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
     # Per output: a masked logit, such as -1e9, must not raise the tolerance of the others.
     largest = np.abs(batch.reference).max(axis=0)
     spread = np.abs(batch.reference - batch.reference[0]).max(axis=0)
-    tiny = np.finfo(np.float64).tiny
-    allowed = np.maximum(atol + rtol * largest, tiny)
+    allowed = _allowed(batch, atol, rtol * largest, 0.5)
     _require_visible(batch, spread, allowed)
     change = _largest_change(batch, allowed)
     if change.size > 1:
@@ -150,7 +150,7 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
         )
     # In other kernels a small output has the rounding errors of its larger neighbours.
     usual = np.median(spread[spread > 0])
-    allowed = np.maximum(atol + _ROUNDING * rtol * np.maximum(largest, usual), tiny)
+    allowed = _allowed(batch, atol, _ROUNDING * rtol * np.maximum(largest, usual), 1.5)
     moved = np.roll(batch.numbers, 1)  # the same batch mates, but each in another place
     outputs = batch.outputs(moved)
     distances = _distances(outputs, batch.reference[moved], allowed)
@@ -171,6 +171,16 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
                 "in it, but not on which batch mates it has: alone, output "
                 f"{_went(batch.reference[example], alone[0], allowed)}. {_DRAWN}"
             )
+
+
+def _allowed(batch: "_Batch", atol: float, relative: np.ndarray, most: float) -> np.ndarray:
+    """The allowed change of each output; ``most`` limits the relative part of whole numbers.
+
+    Whole numbers may be class numbers: the relative part would excuse any change to a class nearby.
+    """
+    if np.array_equal(batch.reference, np.round(batch.reference)):
+        relative = np.minimum(relative, most)
+    return np.maximum(atol + relative, np.finfo(np.float64).tiny)
 
 
 def _require_visible(batch: "_Batch", spread: np.ndarray, allowed: np.ndarray) -> None:
