@@ -151,7 +151,7 @@ def _protocols_figure(audit: Mapping[str, Any]) -> str:
     verdict = kinds.headline_finding(audit)["verdict"]
     sign = kinds.class_order(audit)
     names = list(verdict["kinds"])
-    if "order_effect" in names and ("leak" in names or not sign):
+    if "order_effect" in names and (not {"leak", "undecided"}.isdisjoint(names) or not sign):
         names.remove("order_effect")  # squares show the leak, or nothing
     sentences = [kinds.KINDS[name].protocols for name in names]
     if "leak" in names and sign <= 0:

@@ -97,6 +97,37 @@ def test_noise_drawn_anew_each_time_cannot_be_checked():
     assert "Fix the random key" in result.text
 
 
+def test_noise_drawn_anew_each_time_is_not_cleared_where_it_changes_little():
+    generator = np.random.default_rng(9)
+    found = audited(lambda b: b + generator.normal(0, 0.01, b.shape), draw(50, 0.5))
+    assert found.kinds == ("undecided",)
+
+
+@pytest.mark.parametrize("rate", [0.03, 0.01])
+def test_what_a_function_gains_by_remembering_the_audit_is_not_called_honest(rate):
+    """Prototypes follow the test examples; in one pass over these, they gain nothing."""
+    x, labels = draw(100, 0.35)
+    x += np.random.default_rng(3).normal(0, 0.5, (CLASSES, CLASSES))[labels]
+
+    def classify(prototypes, b):
+        return -np.square(b[:, None] - prototypes).sum(axis=2)
+
+    learnt = np.eye(CLASSES)
+
+    def adapts(b):
+        logits = classify(learnt, b)
+        for example, best in zip(b, logits.argmax(axis=1), strict=True):
+            learnt[best] += rate * (example - learnt[best])
+        return logits
+
+    found = audited(adapts, (x, labels), clean=lambda b: classify(np.eye(CLASSES), b))
+    assert found.evidence["honest"]["value"] > 10
+    assert "undecided" in found.kinds
+    assert "honest_gain" not in found.kinds
+    assert "consecutive files share" not in found.text
+    assert "it gains" not in found.text
+
+
 def test_a_gain_from_class_frequencies_is_named():
     result = audited(mean_of_batch, draw(np.array([910] + [10] * 9), 0.7))
     assert result.kinds == ("leak", "prior")

@@ -148,6 +148,10 @@ def judge(evidence: Evidence, *, level: float, equivalence: float) -> tuple[str,
         kinds.add("prior" if reveals_frequencies(evidence) else "honest_gain")
     elif evidence.honest.within(equivalence):
         kinds.add("no_effect")
+    if not evidence.dependence.deterministic:
+        # All that it gains may be what it remembers of the audit's other orders.
+        kinds -= {"ceiling", "honest_gain", "no_effect"}
+        kinds |= set() if "leak" in kinds else {"undecided"}
     return tuple(kind for kind in KINDS if kind in kinds)
 
 

@@ -146,11 +146,13 @@ def _order_effects(evidence: Evidence, level: float, equivalence: float) -> list
     sentences = []
     if "files" in effects:
         test = effects["files"]
+        why = ": consecutive files share something other than their label"
+        if not evidence.dependence.deterministic:
+            why = ", or the function changed from call to call"
         sentences.append(
             f"With the classes in order, the order of the files within each class changes the "
             f"accuracy by {signed(test.difference)} points ({test.value:.1f} % against "
-            f"{test.mean:.1f} % with files permuted): consecutive files share something other than "
-            "their label."
+            f"{test.mean:.1f} % with files permuted){why}."
         )
     if "classes" in effects:
         test = effects["classes"]
@@ -211,6 +213,11 @@ def _honest(evidence: Evidence, kinds: tuple[str, ...], equivalence: float) -> s
             f"{_with_interval(evidence.honest_balanced)}: {evidence.majority:.0f} % of the "
             f"examples "
             "belong to one class, and that is what the batch reveals."
+        )
+    if not evidence.dependence.deterministic:
+        return (
+            f"In random order, accuracy changes by {effect} points; if the function remembers "
+            "earlier batches, this includes what it kept from the other orders of the audit."
         )
     if "harm" in kinds:
         return f"{where}, it costs {-evidence.honest.value:.1f} points {interval}."
