@@ -71,8 +71,8 @@ def measure(
         timer.lap("batch check")
         if metric is not None and not seeds:  # before any long work
             predicted = predictions.predicted
-            whole = [(evaluation.as_single_labels(predicted, labels, label_sets), predicted)]
-            evaluation.metrics.score(metric, whole)
+            single = evaluation.as_single_labels(predicted, labels, label_sets)
+            evaluation.metrics.score(metric, [(single.copy(), predicted.copy())])
         by_kind = orders.with_predictions(predictions.predicted, settings)
         for plan in plans:
             plan.run(subject, logits, by_kind, timer, metric)

@@ -443,6 +443,22 @@ def test_a_metric_that_depends_on_the_batches_is_reported(examples):
         assert (high > low + 1) is depends
 
 
+def test_a_metric_may_change_its_arguments(examples):
+    def ignoring_a_class(batches):
+        for labels, predicted in batches:
+            predicted[labels == 1] = labels[labels == 1] = 0
+        return evaluation.METRICS["accuracy"](batches)
+
+    settings = dataclasses.replace(SETTINGS, purity_steps=0)
+    images, labels = examples
+    audit = studies.audit(
+        mixes, (images, labels.copy()), clean=clean, settings=settings, metric=ignoring_a_class
+    )
+    np.testing.assert_array_equal(audit.measured.labels, labels)
+    (predictions,) = audit.measured.clean
+    np.testing.assert_array_equal(predictions.predicted, clean(images).argmax(axis=1))
+
+
 def test_outputs_that_are_not_logits_are_named(examples):
     with pytest.raises(ValueError, match=r"apply returned an array of shape \(10,\) for a batch "):
         studies.audit(lambda x: x.sum(1), examples, clean=clean, settings=SETTINGS)
