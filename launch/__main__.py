@@ -37,10 +37,12 @@ def run() -> None:
         print(__doc__)
         return
     if name not in PROGRAMS:
-        sys.exit(
+        print(
             f"error: unknown program {name!r}{did_you_mean(name, PROGRAMS)}; name a program first, "
-            "for example: pnoise train --config digits_vit --workdir DIR"
+            "for example: pnoise train --config digits_vit --workdir DIR",
+            file=sys.stderr,
         )
+        sys.exit(64)  # `ending.WRONG_COMMAND`, which takes seconds to import
     del sys.argv[1]
     package = __name__.rpartition(".")[0] or __package__
     runpy.run_module(f"{package}.{name}", run_name="__main__", alter_sys=True)

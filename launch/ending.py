@@ -2,14 +2,30 @@
 
 import contextlib
 import os
+import re
 import sys
 import threading
 from typing import NoReturn
 
-from pnoise_jax import parallel, stopping
+from pnoise_jax import parallel, runs, stopping, training
 from pnoise_jax.terminal import say
 
 WRONG_COMMAND = 64  # EX_USAGE of sysexits.h: the same command would fail again
+
+_LASTING = (ValueError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+_LASTING += (training.NonFiniteLossError, runs.TakenOverError)
+_OF_XLA = re.compile("[A-Z]+(_[A-Z]+)*: ")  # how it begins its ValueErrors, such as "UNAVAILABLE: "
+
+
+def code_of(error: Exception) -> int:
+    """The exit code of an error: `WRONG_COMMAND` if the same command would fail again, else 1.
+
+    A missing file, a full disk, a lost host or a busy device may be different at the next start. So
+    may hosts that disagree, once the others are started again.
+    """
+    if isinstance(error, parallel.DisagreementError) or _OF_XLA.match(str(error)):
+        return 1
+    return WRONG_COMMAND if isinstance(error, _LASTING) else 1
 
 
 def end(message: str, code: int = 1) -> NoReturn:

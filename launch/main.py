@@ -13,12 +13,12 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 
-from pnoise_jax import parallel, runs, stopping, training
+from pnoise_jax import parallel, stopping, training
 from pnoise_jax.terminal import printable, say
 
 from . import config_errors, huge_pages, run_flags, values
 from .compilation_cache import use_compilation_cache
-from .ending import WRONG_COMMAND, end
+from .ending import WRONG_COMMAND, code_of, end
 
 _TRACEBACK = flags.DEFINE_bool(
     "traceback", False, "Show the traceback of an error, not only its message."
@@ -40,7 +40,6 @@ _TYPED = sys.argv[1:]
 
 # The messages of these errors are written for the user; for any other, the type is printed too.
 _EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
-_AGAIN = (training.ConfigError, runs.TakenOverError)  # the same command would raise them again
 
 
 def whole_numbers(
@@ -89,11 +88,10 @@ def command_line(program: str) -> str:
 def run(
     main: Callable[[], object], *, on_interrupt: str = "interrupted", keep_compiled: bool = True
 ) -> None:
-    """Parses the flags and calls main; on an error, prints one message and exits with code 1.
+    """Parses the flags and calls main; on an error, prints one message and exits.
 
-    The exit code is `WRONG_COMMAND` if the same command should not be tried again: the flags or the
-    config cannot be read, or main raises a `training.ConfigError` or a `runs.TakenOverError`. If a
-    signal has stopped the program, it is `stopping.EXIT_CODE`.
+    The exit code is `WRONG_COMMAND` if the flags or the config cannot be read; of other errors, see
+    `code_of`. If a signal has stopped the program, it is `stopping.EXIT_CODE`.
 
     Args:
       main: the work.
@@ -107,7 +105,8 @@ def run(
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments: {printable(' '.join(argv[1:]))}")
+            unexpected = printable(" ".join(argv[1:]))
+            raise app.UsageError(f"unexpected arguments: {unexpected}", WRONG_COMMAND)
         # Libraries log at length the errors that they then raise.
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
@@ -137,10 +136,8 @@ def run(
                 say(traceback.format_exc(), file=sys.stderr)
             text = str(error) if isinstance(error, _EXPECTED) else _summary(error)
             text = parallel.end_together(error, text)
-            code = WRONG_COMMAND if isinstance(error, _AGAIN) else 1
-            end(
-                f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"), code
-            )
+            hint = "" if _TRACEBACK.value else "\n(--traceback shows where)"
+            end(f"error: {text}{hint}", code_of(error))
 
     app.run(guarded, flags_parser=_parse_flags)
 

@@ -14,7 +14,7 @@ from pnoise_jax import training, writing
 from pnoise_jax.registry import did_you_mean
 
 from . import config_errors, values
-from .ending import WRONG_COMMAND, end
+from .ending import WRONG_COMMAND, code_of, end
 
 _BUILT_IN_CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -59,7 +59,7 @@ def define_run_flags(
         try:
             stored = read_config(given)
         except (ValueError, OSError) as error:
-            end(f"error: {error}")
+            end(f"error: {error}", code_of(error))
         try:
             config = config_flags.DEFINE_config_dict("config", stored, "The config of the run.")
         except Exception as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import os
 import re
@@ -160,7 +161,10 @@ def make_directory(path: Path, *, named: str) -> Path:
         probe.write_bytes(bytes(4096))  # an empty file fits on a full disk
         probe.unlink()
     except OSError as error:
-        raise OSError(
+        kind = (
+            PermissionError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else OSError
+        )
+        raise kind(
             f"{named} cannot be written ({error.strerror}): choose another directory, or make "
             "this one writable, with free space"
         ) from None
@@ -187,7 +191,7 @@ def require_places(
         place = directory / name
         if os.path.lexists(place) and not place.is_file():
             kind = "a directory" if place.is_dir() else "not a regular file"
-            raise OSError(
+            raise FileExistsError(
                 f"{named}: {place} is {kind}, but a file of that name must be written: move it "
                 "away, or choose another directory"
             )

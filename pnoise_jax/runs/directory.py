@@ -73,7 +73,9 @@ def require_layout(path: Path) -> None:
     )
     for place in sorted(run.checkpoints.glob("*")):  # Orbax would treat these as checkpoints
         if place.name.isdecimal() and (not place.is_dir() or place.name != str(int(place.name))):
-            raise OSError(f"{named}: {place} has a checkpoint's name but is not one: move it away")
+            raise FileExistsError(
+                f"{named}: {place} has a checkpoint's name but is not one: move it away"
+            )
 
 
 def require_room(path: Path, needed: int) -> None:

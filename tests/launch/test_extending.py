@@ -56,7 +56,7 @@ def test_a_run_is_evaluated_and_resumed_and_needs_its_modules(folder):
     assert code == 0, errors
     assert "the same measurement as before, with the same numbers" in printed
     code, _, errors = pnoise(folder, "pnoise evaluate --workdir run")
-    assert code == 1
+    assert code == 64
     assert "on PYTHONPATH, or give --config" in errors
     assert "Traceback" not in errors
     code, _, errors = pnoise(folder, "pnoise evaluate --workdir run", path=[folder])
@@ -91,6 +91,6 @@ def test_a_run_whose_model_has_changed_since_says_so(folder, tmp_path):
         code, _, errors = pnoise(folder, "pnoise evaluate --config config.py --workdir run")
     finally:
         file.write_text(FILES["my_model.py"])
-    assert code == 1
+    assert code == 64
     assert "has a different state from this program's" in errors
     assert "Traceback" not in errors

@@ -53,7 +53,7 @@ def test_a_program_without_flags_says_which_it_needs(program):
 
 def test_an_unknown_program_gets_a_hint(tmp_path):
     done = run("launch", "trian", path=ROOT, cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 64
     assert "unknown program 'trian'; did you mean 'train'?" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -89,6 +89,6 @@ def test_bad_input_ends_with_one_clear_message(study, tmp_path, flags, message):
     for word, place in places.items():
         flags = [flag.replace(f"={word}", f"={place}") for flag in flags]
     code, _, errors = command.run("robustness", *flags)
-    assert code == 1
+    assert code == 64
     assert message in errors
     assert "Traceback" not in errors

@@ -64,10 +64,10 @@ def test_a_sweep_from_a_file_writes_results_figures_and_runs(config, data_dir, t
     assert stored["rows"][1]["nll"] == pytest.approx(float(rows[2]["shuffled_nll"]), rel=1e-5)
 
     code, _, errors = sweep(f"{config}:last", workdir, data_dir, "--config.batch_size=60")
-    assert code != 0
+    assert code == 64
     assert "results of another base config (batch_size: 50 there, 60 now)" in errors
     code, _, errors = sweep(config, workdir / rows[0]["run"], data_dir)
-    assert code != 0
+    assert code == 64
     assert "holds a run of launch.train" in errors
 
 
@@ -85,7 +85,7 @@ def test_a_sweep_from_a_file_writes_results_figures_and_runs(config, data_dir, t
 def test_bad_input_ends_with_one_clear_message(config, data_dir, tmp_path, old, new, more, message):
     config.write_text(CONFIG.replace(old, new) if old else CONFIG)
     code, output, errors = sweep(config, tmp_path / "sweep", data_dir, *more)
-    assert code != 0
+    assert code == 64
     assert message in output + errors
     assert "Traceback" not in errors
     assert not (tmp_path / "sweep").exists()

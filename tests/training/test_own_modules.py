@@ -168,5 +168,5 @@ def test_a_config_file_that_defines_them_can_be_swept(tmp_path, data_dir):
     code, _, errors = command.run(
         "evaluate", f"--workdir={next((tmp_path / 'sweep/runs').iterdir())}"
     )
-    assert code == 1
+    assert code == 64
     assert f"is defined in the config file {file}, which has not been read: give --con" in errors
