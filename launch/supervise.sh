@@ -6,9 +6,10 @@
 # The arguments of the script are the flags of `pnoise train`. With several hosts, start it on each:
 # if one process of the run is lost, the others end, and the scripts restart them all. SIGTERM or
 # Ctrl-C stops the script and its run, which saves first; with several hosts, stop the script on
-# each, or the others restart the run and wait for this host. Two exit codes are not retried: 64, a
-# command that would fail again, such as a wrong flag or config; and 130, a run that a second Ctrl-C
-# ended at once. For --workdir gs://BUCKET/FOLDER the script lists the checkpoints with gcloud.
+# each, or the others restart the run and wait for this host. Some exit codes are not retried: 64, a
+# command that would fail again, such as a wrong flag or config; 126 and 127, if pnoise cannot be
+# started; and 130, a run that a second Ctrl-C ended at once. For --workdir gs://BUCKET/FOLDER the
+# script lists the checkpoints with gcloud.
 #
 # Variables, with their defaults:
 #   PROCESSES=1  processes of the run on this machine; more than one only if they are the whole run
@@ -108,7 +109,7 @@ while true; do
   if [[ $code -eq 0 || $code -eq 130 || -n "$stopping" ]]; then
     exit "$code"
   fi
-  if [[ $code -eq 64 ]]; then
+  if [[ $code -eq 64 || $code -eq 126 || $code -eq 127 ]]; then
     echo "supervise: the same command would fail again; not restarting it" >&2
     exit "$code"
   fi

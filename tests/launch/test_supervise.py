@@ -98,11 +98,11 @@ def test_checkpoints_in_a_bucket_are_listed_by_gcloud(supervise, tmp_path):
     assert errors.count("from the checkpoint of step 120\n") == 2
 
 
-@pytest.mark.parametrize("first", [(), ("1 10",)])
-def test_a_wrong_command_is_not_tried_again(first, supervise):
-    process, notes = supervise(*first, "64", "0")
+@pytest.mark.parametrize(("first", "last"), [((), 64), (("1 10",), 64), ((), 127)])
+def test_a_wrong_command_is_not_tried_again(first, last, supervise):
+    process, notes = supervise(*first, last, "0")
     code, errors = end(process)
-    assert (code, len(notes())) == (64, 1 + len(first))
+    assert (code, len(notes())) == (last, 1 + len(first))
     assert errors.splitlines()[-1].startswith("supervise: the same command would fail again")
 
 
