@@ -1,6 +1,7 @@
 """Checks that a work directory belongs to a config."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from pnoise_jax.training.fields import noise_config
 from pnoise_jax.training.starting_weights import note_weights, same_weights
 from pnoise_jax.training.task_registry import task_config
 
+_SECTIONS = {"model", "data", "optimizer"}  # of every config
+
 
 def claim(
     workdir: str | os.PathLike,
@@ -30,8 +33,8 @@ def claim(
       described: the data, as returned by `data_version.describe`, to note or compare.
 
     Raises:
-      ValueError: the directory belongs to a sweep or a study, or to another config, or its run used
-        other data of this name; the error names what differs.
+      ValueError: the directory belongs to a sweep or a study, to another config or to something
+        else than a run, or its run used other data of this name; the error names what differs.
       OSError: the directory is not writable.
     """
     path = runs.make_writable(workdir, may_be_in_bucket=True)
@@ -51,12 +54,34 @@ def claim(
     if trained:  # otherwise an earlier run has left nothing to resume
         check(path, config, described=described)
     elif jax.process_index() == 0:
+        require_own_files(run.config, (run.data, run.modules, run.weights, run.metrics))
         _require_no_results(path, config)
         runs.write_config(run.config, config)
         note_weights(path, config.weights)
         data_version.note(path, config, described)
         own_modules.note(path, config)
     return path
+
+
+def require_own_files(config: Path, others: Iterable[Path]) -> None:
+    """Raises ValueError if files that would be replaced were not written by this package.
+
+    Args:
+      config: the config file, which is written first.
+      others: the other files.
+    """
+    directory = config.parent
+    if config.exists():
+        stored = runs.read_config(config, named=f"--workdir={str(directory)!r}")
+        foreign = [] if isinstance(stored, dict) and stored.keys() >= _SECTIONS else [config]
+    else:
+        foreign = [file for file in others if file.exists()]
+    if foreign:
+        names = ", ".join(file.name for file in foreign)
+        raise ValueError(
+            f"--workdir={str(directory)!r} has files of other programs, or of an incomplete run, "
+            f"that would be replaced ({names}): choose another directory, or move them away"
+        )
 
 
 def _require_no_results(path: Path, config: ml_collections.ConfigDict) -> None:

@@ -78,6 +78,9 @@ def claim(
             )
         _check(path, base, described)
     else:
+        notes = (RunDirectory(path).data, RunDirectory(path).modules)
+        files = (path / name for name in _FILES if name != BASE_CONFIG)
+        run_config.require_own_files(path / BASE_CONFIG, (*files, *notes))
         write_config(path / BASE_CONFIG, base)
         starting_weights.note_weights(path, base.weights)
         data_version.note(path, base, described)
