@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+from launch.ending import WRONG_COMMAND
+
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 FLAGS = ("--config", "imagenet_vit", "--workdir", "/mnt/bucket/my run")
 
@@ -194,3 +196,20 @@ def test_the_jobset_is_valid_yaml():
     assert pod["parallelism"] == pod["completions"]
     assert pod["parallelism"] * container["resources"]["limits"]["google.com/tpu"] == 4 * 4
     assert [*container["command"], *container["args"]][:3] == ["pnoise", "train", "--multi_host"]
+
+
+def test_the_jobset_does_not_restart_a_command_that_would_fail_again():
+    yaml = pytest.importorskip("yaml")
+    spec = yaml.safe_load((LAUNCH / "jobset.yaml").read_text())["spec"]
+    (after_failures,) = spec["failurePolicy"]["rules"]
+    assert after_failures == {
+        "action": "FailJobSet",
+        "onJobFailureReasons": ["PodFailurePolicy"],
+    }
+    job = spec["replicatedJobs"][0]["template"]["spec"]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"]["values"] == [WRONG_COMMAND]
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # as podFailurePolicy requires
+    (container,) = job["template"]["spec"]["containers"]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
