@@ -211,7 +211,10 @@ FIELDS: dict[str, Field] = {
         "path: ('head/.*=10', '.*/bias=2'); in addition to layer_decay",
     ),
     "optimizer.freeze": Patterns(
-        (), "patterns of parameters not to train: ('patch_embed/.*', 'block_[1-6]/.*')"
+        (),
+        "patterns of parameters not to train: ('patch_embed/.*', 'block_[1-6]/.*'); a batch norm "
+        "whose scale is frozen keeps its running statistics, but in training still normalises by "
+        "those of the batch",
     ),
     "weights": Place(
         None,
