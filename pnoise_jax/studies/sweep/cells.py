@@ -198,7 +198,7 @@ def _build_cell(
     named = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
     with training.as_config_errors(f"cell {number} of sweep() ({named or 'base'})"):
         seed = overrides.get("seed")
-        if others in built and type(seed) is int and seed in _SEEDS:
+        if others in built and type(seed) is int and seed in _SEEDS and not _has_reference(base):
             experiment, resolved = built[others]
             experiment = _with_seed(experiment, seed)
         else:
@@ -236,11 +236,16 @@ def _with_seed(experiment: training.Experiment, seed: int) -> training.Experimen
     The two configs share their sections, which nothing modifies: copying them would take most of
     the time needed to plan a large sweep.
     """
-    config: Any = experiment.config
-    fields = dict(config.items(preserve_field_references=True))
+    fields: Any = dict(experiment.config.items(preserve_field_references=True))
     config = ml_collections.ConfigDict(fields, convert_dict=False)
     config.seed = seed
     return dataclasses.replace(experiment, config=config)
+
+
+def _has_reference(config: Any) -> bool:
+    """Returns whether the seed is a reference: other fields may follow it, and copies share it."""
+    seed = dict(config.items(preserve_field_references=True))["seed"]
+    return isinstance(seed, ml_collections.FieldReference)
 
 
 def require_one_numbering(cells: Sequence[Cell]) -> None:

@@ -239,6 +239,15 @@ def test_cells_that_differ_in_the_seed_are_built_and_checked_once(data_dir, monk
     )
 
 
+def test_each_cell_has_its_own_seed_even_if_other_fields_refer_to_it(data_dir):
+    base = small_config(data_dir)
+    base.evaluation.seed = base.get_ref("seed")
+    cells = build_cells(base, product({"seed": (1, 2, 3)}))
+    configs = [cell.experiment.config for cell in cells]
+    assert [(each.seed, each.evaluation.seed) for each in configs] == [(1, 1), (2, 2), (3, 3)]
+    assert base.seed == base.evaluation.seed == 0
+
+
 @pytest.mark.parametrize("seed", [-1, 2**40, 0.5, "one"])
 def test_a_bad_seed_is_found_after_good_ones(data_dir, seed):
     with pytest.raises(ValueError, match=r"cell 3 of sweep.*seed="):
