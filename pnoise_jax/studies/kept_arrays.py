@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pnoise_jax import training
 from pnoise_jax.writing import replace_file
 
 
@@ -27,3 +28,14 @@ def write_arrays(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) ->
     content: dict[str, Any] = {"identity": np.array(identity), **arrays}
     np.savez_compressed(buffer, **content)
     replace_file(file, buffer.getvalue())
+
+
+def describe_images(experiment: training.Experiment) -> dict[str, Any]:
+    """Describes the test images of a measurement, for its identity: which, and how preprocessed."""
+    config, test_data = experiment.config, experiment.test_data
+    return {
+        "data": [test_data.name, test_data.split, test_data.version, len(test_data)],
+        "content": test_data.content,
+        "transform": config.data.test_transform,
+        "classes": config.evaluation.classes,
+    }

@@ -77,6 +77,15 @@ def test_a_study_writes_a_table_a_page_and_runs(config, tmp_path):
     assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*.npz")}
     assert json.loads((workdir / "adaptation.json").read_text())["rows"] == stored["rows"]
 
+    # Other pixels are measured anew, and compared with no evaluation of the old ones.
+    code, _, errors = adapt(
+        config, workdir, *flags, "--config.data.test_transform=square_crop(8/16)"
+    )
+    assert code == 0, errors
+    assert all(p.stat().st_mtime_ns != time for p, time in before.items())
+    stored = json.loads((workdir / "adaptation.json").read_text())
+    assert [row["choice"] for row in stored["table"]] == [None, None, None]
+
     # Another pair is refused, and named.
     config.write_text(CONFIG.replace('"tvt")', '"tvt", **{"task.source_split": "train[:40]"})'))
     code, _, errors = adapt(config, workdir, *flags)

@@ -12,9 +12,11 @@ from pnoise_jax import data, evaluation, parallel, training
 from pnoise_jax.evaluation import Hits, Protocol
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.studies.adaptation.methods import Method, StudyRun
-from pnoise_jax.studies.kept_arrays import read_arrays, write_arrays
+from pnoise_jax.studies.kept_arrays import describe_images, read_arrays, write_arrays
 
 PROTOCOLS = ("clean", "noisy_shuffled", "noisy_listed")  # the last in the target's stored order
+# Fields that change the accuracy without noise of a finished run.
+_OF_LOOKS = ("data.test_transform", "evaluation.classes", "evaluation.views")
 _ORDERS = {"clean": "shuffled", "noisy_shuffled": "shuffled", "noisy_listed": "stored"}
 
 
@@ -30,7 +32,7 @@ class Measured:
       correct: by protocol, (n,) bool.
       batches: by protocol with noise that mixes a batch, (n,), the batch of each example.
       looks: the evaluations without noise during training, as (step, accuracy, mean per class). The
-        last step is always included.
+        last step is always included; the others are left out if they saw the images otherwise.
     """
 
     method: Method
@@ -99,7 +101,7 @@ def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], No
         )
         arrays = _predict(restored, report)
         write_arrays(kept, identity, arrays)
-    labels = arrays["labels"]
+    labels, looks = arrays["labels"], read_looks(path) if _looked_alike(run, path) else []
     protocols = [name for name in PROTOCOLS if f"{name}_predicted" in arrays]
     correct = {name: arrays[f"{name}_correct"] for name in protocols}
     clean = correct["clean"]
@@ -115,7 +117,7 @@ def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], No
         predicted={name: arrays[f"{name}_predicted"] for name in protocols},
         correct=correct,
         batches={name: _batches(run, name, labels) for name in protocols if _mixes(run, name)},
-        looks=(*(look for look in read_looks(path) if look[0] < last[0]), last),
+        looks=(*(look for look in looks if look[0] < last[0]), last),
     )
 
 
@@ -156,6 +158,14 @@ def _batches(run: StudyRun, name: str, labels: np.ndarray) -> np.ndarray:
     return evaluation.in_batches(order, section.batch_size)
 
 
+def _looked_alike(run: StudyRun, path: Path) -> bool:
+    """Returns whether the evaluations during training saw the images as they are measured now."""
+    now, then = (
+        dict(training.flatten(c)) for c in (run.experiment.config, training.read_config(path))
+    )
+    return all(now[field] == then[field] for field in _OF_LOOKS)
+
+
 def read_looks(path: Path) -> list[tuple[int, float, float]]:
     """Reads the evaluations during a run's training, in order of their steps."""
     looks = {}
@@ -177,15 +187,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _identity(run: StudyRun, path: Path) -> str:
     """Describes what the predictions depend on, in addition to the run's config."""
-    config, target = run.experiment.config, run.experiment.test_data
-    section = {name: config.evaluation[name] for name in ("batch_size", "seed", "views")}
-    if config.evaluation.classes != "all":
-        section["classes"] = config.evaluation.classes
+    section = run.experiment.config.evaluation
     return json.dumps(
         {
             "step": RunDirectory(path).steps()[-1],
-            "evaluation": section,
-            "data": [target.name, target.split, target.version, len(target)],
+            "evaluation": {name: section[name] for name in ("batch_size", "seed", "views")},
+            **describe_images(run.experiment),
             "started": path.joinpath("config.json").stat().st_mtime_ns,
         }
     )

@@ -19,7 +19,7 @@ from pnoise_jax.robustness import (
     predict_perturbed,
 )
 from pnoise_jax.runs import RunDirectory
-from pnoise_jax.studies.kept_arrays import read_arrays, write_arrays
+from pnoise_jax.studies.kept_arrays import describe_images, read_arrays, write_arrays
 from pnoise_jax.studies.robustness.arms import StudyRun, require_classification
 
 STRENGTHS = {
@@ -201,15 +201,12 @@ def measure_kept(
 
 def _identity(run: StudyRun, path: Path, settings: CurveSettings) -> str:
     """Describes what the predictions depend on, in addition to the run's config."""
-    test_data, classes = run.experiment.test_data, run.experiment.config.evaluation.classes
-    counted = {} if classes == "all" else {"classes": classes}
     return json.dumps(
         {
-            **counted,
+            **describe_images(run.experiment),
             "step": RunDirectory(path).steps()[-1],
             "settings": dataclasses.asdict(settings),
             "losses": [*LOSSES, BLIND],
-            "data": [test_data.name, test_data.split, test_data.version, len(test_data)],
             "started": RunDirectory(path).config.stat().st_mtime_ns,
         }
     )
