@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from pnoise_jax import data, training
+from pnoise_jax.noise import injections_from_config
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.sweep.cells import override
 from pnoise_jax.studies.training_runs import require_seeds
@@ -26,6 +27,24 @@ LABELS = {
 }
 
 Overrides = Mapping[str, Mapping[str, Any]]  # by method, the values of dotted fields
+# Fields that are the same in all rows, which are compared image by image, and where to set them.
+_COMMON = {
+    "seed": "--seeds",
+    **dict.fromkeys(
+        (
+            "task.source",
+            "task.source_split",
+            "data.name",
+            "data.data_dir",
+            "data.test_split",
+            "evaluation.batch_size",
+            "evaluation.classes",
+            "evaluation.seed",
+            "evaluation.views",
+        ),
+        "get_config() or pairs()",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +145,8 @@ def build_runs(
         for row in rows:
             with training.as_config_errors(row.label):
                 fields = dict(overrides.get(row.name, {}))
+                _require_common(fields)
+                _require_noise(base, row, fields)
                 if fields.get("weights") == SOURCE_ONLY:
                     fields["weights"] = str(directory / Method(SOURCE_ONLY).run_name(seed))
                 config = configure(base, row, fields, seed)
@@ -134,6 +155,35 @@ def build_runs(
                 experiment.task.check()
             runs.append(StudyRun(row, seed, experiment))
     return runs
+
+
+def _require_common(fields: Mapping[str, Any]) -> None:
+    """Raises ValueError if a method changes a field that must be the same for all methods."""
+    for field, where in _COMMON.items():
+        if field in fields:
+            raise ValueError(
+                f"methods() sets {field}={fields[field]!r}, which must be the same for all "
+                f"methods, as they are compared image by image: leave it out, and use {where}"
+            )
+
+
+def _require_noise(base: ml_collections.ConfigDict, row: Method, fields: Mapping[str, Any]) -> None:
+    """Raises ValueError if a method's fields add noise to no row, or take it from a row with it."""
+    changed = [field for field in fields if field.startswith("noise.")]
+    if not changed:
+        return
+    if not injections_from_config(base.noise):
+        raise ValueError(
+            f"methods() sets {changed[0]}={fields[changed[0]]!r}, but the config has no noise, so "
+            "no row has any: set the noise in get_config(), and here only what differs"
+        )
+    if row.noise and not injections_from_config(
+        override(base, {f: fields[f] for f in changed}).noise
+    ):
+        raise ValueError(
+            f"methods() sets {changed[0]}={fields[changed[0]]!r}, which leaves the row without "
+            "noise: leave it out, as each method also has a row without noise"
+        )
 
 
 def configure(

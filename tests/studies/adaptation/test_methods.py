@@ -99,6 +99,29 @@ def test_seeds_that_would_count_wrongly_are_refused(tmp_path, seeds, message):
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.parametrize(
+    ("fields", "noisy", "message"),
+    [
+        ({"seed": 7}, True, "seed=7, .* use --seeds"),
+        ({"data.test_split": "train"}, True, "data.test_split='train', .*the same for all methods"),
+        ({"task.source_split": "test"}, True, "task.source_split='test', .*the same for all"),
+        ({"evaluation.batch_size": 5}, True, "evaluation.batch_size=5, .*the same for all methods"),
+        ({"noise.strength": 0.2}, False, "noise.strength=0.2, but the config has no noise"),
+        ({"noise.preset": "paper_vit"}, False, "the config has no noise, so no row has any"),
+        (
+            {"noise.preset": None, "noise.train": None},
+            True,
+            "noise.preset=None, which leaves the row without noise",
+        ),
+    ],
+)
+def test_what_a_method_cannot_change_is_refused(tmp_path, fields, noisy, message):
+    config = base() if noisy else domains.config("tvt")
+    rows = choose(["tvt"], {"tvt": fields}, noise=noisy)
+    with pytest.raises(ValueError, match=rf"^TVT( \+ noise)?: .*{message}"):
+        build_runs(config, rows, [0], {"tvt": fields}, directory=tmp_path)
+
+
 def test_a_model_without_a_class_token_is_refused_for_tvt(tmp_path):
     config = base()
     config.noise = training.default_config().noise
