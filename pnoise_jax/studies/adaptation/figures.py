@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pnoise_jax.adaptation import AdaptationTask
 from pnoise_jax.studies.adaptation.measuring import Measured, read_metrics
-from pnoise_jax.studies.adaptation.methods import SOURCE_ONLY, TARGET_LABELS, Method, StudyRun
+from pnoise_jax.studies.adaptation.methods import SOURCE_ONLY, Method, StudyRun
 from pnoise_jax.studies.adaptation.representations import (
     Embedding,
     GateMaps,
     embed,
     map_gate,
     restore_run,
-    source_as_seen,
 )
 from pnoise_jax.studies.reporting import style
 
@@ -53,7 +53,8 @@ def draw(path: Path, runs: Sequence[StudyRun], measured: Sequence[Measured]) -> 
     first = {run.method: run for run in reversed(runs)}  # the first seed of each row
     first = {method: first[method] for method in dict.fromkeys(run.method for run in runs)}
     curves = {method: read_metrics(path / "runs" / run.name) for method, run in first.items()}
-    embeddings, maps = _ask_runs(path, first)
+    unlabelled = {run.method for run in runs if isinstance(run.experiment.task, AdaptationTask)}
+    embeddings, maps = _ask_runs(path, {m: run for m, run in first.items() if m in unlabelled})
     measures = [m for run in first.values() for m in run.experiment.task.step_measures]
     figures = {"curves": curves_figure(curves, {m.name: m.heading for m in measures})}
     if embeddings:
@@ -61,7 +62,7 @@ def draw(path: Path, runs: Sequence[StudyRun], measured: Sequence[Measured]) -> 
     if maps:
         figures["transferability"] = maps_figure(maps)
     names = runs[0].experiment.test_data.class_names
-    figures["confusion"] = confusion_figure(_confusions(measured), names)
+    figures["confusion"] = confusion_figure(_confusions(measured, unlabelled), names)
     return figures
 
 
@@ -70,13 +71,11 @@ def _ask_runs(
 ) -> tuple[dict[Method, Embedding], dict[Method, GateMaps]]:
     """Returns the embeddings and gate maps of the runs without noise, restoring each run once."""
     embeddings, maps = {}, {}
-    before = first[Method(SOURCE_ONLY)]
-    source, target = source_as_seen(before), before.experiment.test_data
     for method, run in first.items():
-        if method.noise or method.name == TARGET_LABELS:
+        if method.noise:
             continue
         restored = restore_run(run, path / "runs" / run.name)
-        embedded = embed(restored, source, target)
+        embedded = embed(restored)
         if embedded is not None:
             embeddings[method] = embedded
         gate = map_gate(restored)
@@ -175,15 +174,21 @@ def maps_figure(maps: Mapping[Method, GateMaps]) -> Figure:
     return figure
 
 
-def _confusions(measured: Sequence[Measured]) -> dict[Method, np.ndarray]:
+def _confusions(
+    measured: Sequence[Measured], unlabelled: Container[Method]
+) -> dict[Method, np.ndarray]:
     """Returns the confusion matrices of source only and the best method without target labels.
 
     They are (classes, classes), in percent of the true class.
+
+    Args:
+      measured: the predictions of all runs.
+      unlabelled: the methods that do not learn from target labels.
     """
     means: dict[Method, list[float]] = {}
     for run in measured:
         means.setdefault(run.method, []).append(run.accuracy("clean"))
-    adapted = [m for m in means if m.name not in (SOURCE_ONLY, TARGET_LABELS)]
+    adapted = [m for m in means if m in unlabelled and m.name != SOURCE_ONLY]
     shown = [Method(SOURCE_ONLY), *sorted(adapted, key=lambda m: -np.mean(means[m]))[:1]]
     return {method: _confusion([r for r in measured if r.method == method]) for method in shown}
 

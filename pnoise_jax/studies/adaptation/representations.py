@@ -10,7 +10,7 @@ from pnoise_jax import data, parallel
 from pnoise_jax.adaptation import AdaptationTask, binary_entropy, find_sown
 from pnoise_jax.evaluation import normalise
 from pnoise_jax.studies.adaptation.methods import StudyRun
-from pnoise_jax.training import Run, inputs, restore
+from pnoise_jax.training import Experiment, Run, inputs, restore
 
 EXAMPLES = 150  # of each domain in the embedding
 _MAPS = 6  # images
@@ -54,17 +54,17 @@ def restore_run(run: StudyRun, path: Path) -> Run:
     return restore(path, config, mesh=parallel.data_mesh(), report=lambda _: None)
 
 
-def embed(run: Run, source: data.Dataset, target: data.Dataset) -> Embedding | None:
+def embed(run: Run) -> Embedding | None:
     """Embeds the features of both domains, without noise; None if the model defines no features.
 
-    The images and the seed are the same for every run.
+    The images, each preprocessed as for the run's model, and the seed are the same for every run.
 
-    Args:
-      run: the run.
-      source, target: data sets preprocessed for the model, with the same classes.
+    Raises:
+      ValueError: the task of the run has no source.
     """
     features, labels, domains = [], [], []
-    for is_source, dataset in ((True, source), (False, target)):
+    both = source_as_seen(run.experiment), run.experiment.test_data
+    for is_source, dataset in zip((True, False), both, strict=True):
         chosen = _choose(len(dataset), EXAMPLES)
         try:
             features.append(_features(run, dataset, chosen))
@@ -128,14 +128,13 @@ def map_gate(run: Run) -> GateMaps | None:
     return GateMaps(images, entropy.mean(-1).reshape(len(images), rows, -1))
 
 
-def source_as_seen(run: StudyRun) -> data.Dataset:
+def source_as_seen(experiment: Experiment) -> data.Dataset:
     """Returns the source of a run, with images preprocessed like the target's in evaluation.
 
     Raises:
       ValueError: the task of the run has no source.
     """
-    experiment = run.experiment
     if not isinstance(experiment.task, AdaptationTask):
-        raise ValueError(f"{run.name}: the task {experiment.config.task.name!r} has no source")
+        raise ValueError(f"the task {experiment.config.task.name!r} has no source")
     height, width, _ = experiment.test_data[0]["image"].shape
     return inputs.transformed(experiment.config, experiment.task.source_data, (height, width))
