@@ -14,6 +14,7 @@ from pnoise_jax.noise import injections_from_config
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.sweep.cells import override
 from pnoise_jax.studies.training_runs import require_seeds
+from pnoise_jax.writing import file_name
 
 SOURCE_ONLY, TARGET_LABELS = "source_only", "target_labels"  # the lower and the upper bound
 METHODS = (SOURCE_ONLY, "dann", "tvt", "ssrt", "cdtrans", TARGET_LABELS)
@@ -25,6 +26,8 @@ LABELS = {
     "cdtrans": "CDTrans",
     TARGET_LABELS: "target labels",
 }
+
+NOISE = "-noise"  # ends the name of a row with noise
 
 Overrides = Mapping[str, Mapping[str, Any]]  # by method, the values of dotted fields
 # Fields that are the same in all rows, which are compared image by image, and where to set them.
@@ -66,7 +69,7 @@ class Method:
 
     def run_name(self, seed: int) -> str:
         """Returns the name of the run directory for a seed."""
-        return f"{self.name}{'-noise' if self.noise else ''}-seed_{seed}"
+        return f"{self.name}{NOISE if self.noise else ''}-seed_{seed}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,6 +98,7 @@ def choose(names: Iterable[str] | None, overrides: Overrides, *, noise: bool) ->
       ValueError: a method is unknown or named twice.
     """
     known = list(dict.fromkeys([*METHODS[:-1], *overrides, TARGET_LABELS]))
+    require_names(known, "methods()")
     names = known if names is None else list(names)
     for name in names:
         if name not in known:
@@ -108,6 +112,25 @@ def choose(names: Iterable[str] | None, overrides: Overrides, *, noise: bool) ->
         if name in names and noise:
             rows.append(Method(name, noise=True))
     return rows
+
+
+def require_names(names: Iterable[Any], where: str) -> None:
+    """Raises ValueError unless these names can be parts of the names of directories.
+
+    Args:
+      names: names of methods or pairs.
+      where: the function of the config that returns them, for the message.
+    """
+    for name in names:
+        if not isinstance(name, str) or file_name(name) != name:
+            raise ValueError(
+                f"{where} returns the name {name!r}, which names a directory: use letters, digits, "
+                "hyphens and underscores"
+            )
+        if name.endswith(NOISE):
+            raise ValueError(
+                f"{where} returns the name {name!r}: {NOISE} marks rows with noise; choose another"
+            )
 
 
 def build_runs(

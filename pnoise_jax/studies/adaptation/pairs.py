@@ -14,7 +14,7 @@ from pnoise_jax import runs
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.runs import BASE_CONFIG
 from pnoise_jax.studies.adaptation import pairs_page
-from pnoise_jax.studies.adaptation.methods import Method, Overrides
+from pnoise_jax.studies.adaptation.methods import Method, Overrides, require_names
 from pnoise_jax.studies.adaptation.reference import official_metric
 from pnoise_jax.studies.adaptation.study import (
     SEEDS,
@@ -64,7 +64,10 @@ def run_pairs(
       ValueError: a pair is unknown, or another pair in the table was studied with other settings;
         also as for `run_adaptation`.
     """
+    require_names(pairs, "pairs()")
     names = list(pairs) if names is None else list(names)
+    if not names:
+        raise ValueError("pairs: none is named: name one, or leave --pairs out for all of pairs()")
     for name in names:
         if name not in pairs:
             raise ValueError(
@@ -123,12 +126,20 @@ def _read(
       again: whether the pair is studied again, so that its settings may change.
 
     Raises:
-      ValueError: it was studied with another config or other settings; the message lists them.
+      ValueError: it was studied with another config or other settings, which the message lists; or
+        the file is damaged.
     """
+    file = path / "adaptation.json"
     try:
-        study = json.loads((path / "adaptation.json").read_text("utf-8"))
+        study = json.loads(file.read_text("utf-8"))
+        _ = study["metric"], study["seeds"], _lines(study)  # errors name what is missing
     except FileNotFoundError:
         return None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error!r}): restore it from a copy, or delete it and study this "
+            "pair again, which repeats no finished training"
+        ) from error
     changed = differing(run_config.read_config(path, name=BASE_CONFIG), config)
     changed.pop("seed", None)
     if changed:

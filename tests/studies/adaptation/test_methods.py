@@ -68,6 +68,8 @@ def test_a_method_may_start_from_the_run_of_source_only(tmp_path):
         (["tvt", "tvt"], {}, {}, "'tvt' appears twice"),
         (["tvt"], {"tvt": {"task.patch_wait": 1.0}}, {}, "TVT: task.patch_wait: unknown field"),
         (["tvt"], {"tvt": 3}, {}, r"methods\(\) gives 3 for 'tvt'"),
+        (None, {"../tvt": {}}, {}, r"methods\(\) returns the name '\.\./tvt', which names a dir"),
+        (None, {"tvt-noise": {}}, {}, "the name 'tvt-noise': -noise marks rows with noise"),
         (["dann"], {"dann": {"task.domain_weight": -1.0}}, {}, "domain_weight=-1.0: give a number"),
         (["tvt"], {}, {"model.pooling": "mean"}, "TVT: model.pooling='mean'"),
         (["tvt"], {}, {"data.name": "tests.adaptation.domains:other_classes"}, "classes"),

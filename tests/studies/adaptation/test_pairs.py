@@ -77,6 +77,30 @@ def test_a_table_of_pairs_with_different_settings_is_refused(tmp_path, changes, 
     assert (tmp_path / "pairs.csv").read_bytes() == table
 
 
+@pytest.mark.parametrize("text", ["", "{}", '{"metric": 1, "seeds": [], "table": [{}]}', "\x80"])
+def test_a_damaged_pair_is_named(tmp_path, text):
+    run_pairs(domains.config("tvt"), tmp_path, PAIRS, names=["A-B"])
+    (tmp_path / "A-B" / "adaptation.json").write_text(text, "latin-1")
+    with pytest.raises(
+        ValueError, match=r"A-B/adaptation\.json is damaged .*study this pair again"
+    ):
+        run_pairs(domains.config("tvt"), tmp_path, PAIRS, names=["B-A"])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "names", "message"),
+    [
+        ({"../A": {}}, None, r"pairs\(\) returns the name '\.\./A', which names a directory"),
+        (PAIRS, [], "pairs: none is named"),
+        ({}, None, "pairs: none is named"),
+    ],
+)
+def test_pairs_that_name_no_directory_are_refused(tmp_path, pairs, names, message):
+    with pytest.raises(ValueError, match=message):
+        run_pairs(domains.config("tvt"), tmp_path / "study", pairs, names=names)
+    assert not (tmp_path / "study").exists()
+
+
 def test_settings_that_are_not_compared_may_change(tmp_path):
     run_pairs(domains.config("tvt"), tmp_path, PAIRS, names=["A-B"])
     config = domains.config("tvt", seed=4, **{"data.num_threads": 3})
