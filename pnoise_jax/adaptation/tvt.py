@@ -93,16 +93,16 @@ class Tvt(Dann):
     def coefficient(self, step: jax.Array) -> jax.Array:
         """Returns the factor of the gradient reversal before the features, at a step."""
         if self.published_schedule and self.reverse:
-            return reversal_coefficient(step / jnp.float32(PUBLISHED_STEPS))
+            return reversal_coefficient((step + 1) / jnp.float32(PUBLISHED_STEPS))
         return super().coefficient(step)
 
     def patch_coefficient(self, step: jax.Array, *, domain: str) -> jax.Array:
         """Returns the factor of the gradient reversal before the keys, at a step.
 
-        The published schedule counts the pass of each domain as a step.
+        The published schedule counts the pass of each domain as a step, and all steps from 1.
         """
         if self.published_schedule and self.reverse:
-            calls = 2 * step + (domain == "target")
+            calls = 2 * step + (2 if domain == "target" else 1)
             return reversal_coefficient(calls / jnp.float32(PUBLISHED_STEPS))
         return super().coefficient(step)
 

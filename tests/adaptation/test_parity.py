@@ -94,6 +94,23 @@ def test_the_gradients_of_tvt_equal_those_of_pytorch(tvt):
     assert_same(gradients, arrays("tvt", "gradient"))
 
 
+def test_the_published_schedule_counts_the_calls_of_each_discriminator():
+    """From 1, over 10 000 calls: one call a step for images, two for patches."""
+    task = Tvt(model=Tvt.prepare_model(small_model(1)), published_schedule=True)
+
+    def after(calls):
+        return 2 / (1 + np.exp(-10 * calls / 10_000)) - 1
+
+    for step in (0, 1, 499, 4998):
+        found = [
+            task.coefficient(jnp.int32(step)),
+            task.patch_coefficient(jnp.int32(step), domain="source"),
+            task.patch_coefficient(jnp.int32(step), domain="target"),
+        ]
+        calls = step + 1, 2 * step + 1, 2 * step + 2
+        np.testing.assert_allclose(found, [after(n) for n in calls], rtol=1e-3)
+
+
 # ---- SSRT --
 
 
