@@ -25,7 +25,7 @@ from pnoise_jax.studies.adaptation.study import (
 from pnoise_jax.studies.sweep.cells import override
 from pnoise_jax.studies.training_runs import require_no_run
 from pnoise_jax.terminal import create_console, printable
-from pnoise_jax.training import differing, run_config
+from pnoise_jax.training import HARMLESS, NOT_OF_RESULTS, differing, flatten, run_config
 from pnoise_jax.writing import csv_text, replace_file, require_places
 
 Pairs = Mapping[str, Mapping[str, Any]]  # by name, the fields that the pair changes
@@ -132,7 +132,12 @@ def _read(
     file = path / "adaptation.json"
     try:
         study = json.loads(file.read_text("utf-8"))
-        _ = study["metric"], study["seeds"], _lines(study)  # errors name what is missing
+        _ = (
+            study["metric"],
+            study["seeds"],
+            study["config"],
+            _lines(study),
+        )  # errors name what is missing
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -144,7 +149,7 @@ def _read(
     changed.pop("seed", None)
     if changed:
         raise _other_settings(path, changed, "choose another directory, or set these fields back")
-    changed = _changed_settings(study, settings)
+    changed = _changed_settings(study, settings) | _changed_measurement(study, config)
     if changed and not again:
         fix = "set these back, or study this pair again by naming it in --pairs, too"
         raise _other_settings(path, changed, fix)
@@ -160,6 +165,16 @@ def _changed_settings(
     then = study.get("overrides", now)  # older versions did not record them
     for method in dict.fromkeys(row["method"]["name"] for row in study["table"]):
         pairs[f"methods()[{method!r}]"] = (then.get(method, {}), now.get(method, {}))
+    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
+
+
+def _changed_measurement(
+    study: Mapping[str, Any], config: ml_collections.ConfigDict
+) -> dict[str, tuple[Any, Any]]:
+    """Returns changed fields, by name (stored, current), that only the measurement depends on."""
+    then, now = dict(flatten(study["config"])), dict(flatten(config))
+    fields = set(HARMLESS) - set(NOT_OF_RESULTS)
+    pairs = {name: (then.get(name, now[name]), now[name]) for name in sorted(fields)}
     return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
 
 

@@ -33,6 +33,7 @@ def no_training(monkeypatch):
             "metric": metric,
             "seeds": sorted(seeds),
             "overrides": overrides_as_text(overrides or {}),
+            "config": json.loads(config.to_json_best_effort()),
             "sentences": [],
             "table": [
                 {
@@ -61,6 +62,8 @@ def test_pairs_with_the_same_settings_share_a_table(tmp_path):
     [
         ({"noise.strength": 0.5}, {}, "noise.strength: 0.1 there, 0.5 now"),
         ({"duration": "20 steps"}, {}, "duration: '6 steps' there, '20 steps' now"),
+        ({"evaluation.batch_size": 5}, {}, "evaluation.batch_size: 10 there, 5 now"),
+        ({"data.test_transform": "resize_square"}, {}, "data.test_transform: 'none' there, 'resi"),
         ({}, {"metric": "per_class_mean"}, "metric: 'accuracy' there, 'per_class_mean' now"),
         ({}, {"seeds": [5, 6]}, r"seeds: \[0, 1, 2\] there, \[5, 6\] now"),
         ({}, {"overrides": TVT}, r"methods\(\)\['tvt'\]: {} there, {'task.patch_weight': '0.5'}"),
