@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 State = dict[str, jax.Array]
 LARGEST_FALL = 1.0  # of the mean number of predicted classes between two parts
+_ROUNDING = 1e-4  # more than that of a mean, less than two different means are apart
 SMALLEST_RAMP = 0.1  # the perturbation cannot cause a fall while the ramp is below this
 
 
@@ -118,6 +119,6 @@ class SafeTraining:
             parts = jnp.array_split(diversities, 2**scale)
             means = jnp.stack([part.astype(jnp.float32).mean() for part in parts])
             previous = jnp.concatenate([before[scale : scale + 1], means[:-1]])
-            fell |= (means < previous - LARGEST_FALL).any()
+            fell |= (means < previous - LARGEST_FALL - _ROUNDING).any()
             last_means.append(means[-1])
         return fell, jnp.stack(last_means)
