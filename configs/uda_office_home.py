@@ -21,9 +21,10 @@ Differences from the published code, unless set: our SGD uses Nesterov momentum,
 CDTrans'; the gradients of model and discriminators are clipped together; no gradient flows through
 attention weights (--config.task.detach=False is the published code); pixels have a mean for each
 channel, while TVT subtracts Caffe's mean image (--config.data.mean_image=ilsvrc_2012_mean.npy, with
---methods=dann,tvt, because it has 256 pixels); CDTrans has one schedule over both of its stages;
-and SSRT and CDTrans start from the weights that --config.weights names, not from their papers'
-weights (AugReg fine-tuned on ImageNet-1k; DeiT).
+--methods=dann,tvt, because it has 256 pixels); CDTrans has one schedule over both of its stages,
+and a pair whose images are each other's nearest counts once in an epoch, not twice; and SSRT and
+CDTrans start from the weights that --config.weights names, not from their papers' weights (AugReg
+fine-tuned on ImageNet-1k; DeiT).
 
 Calculated cost, at an assumed 150 TFLOP/s (bfloat16, one H100): a TVT run of ViT-B/16 at 256 pixels
 is 5000 steps x 128 images x 3 x 46 GFLOP, so 10 minutes; with 3 seeds, 12 pairs, and both with and
