@@ -84,6 +84,11 @@ def read_models(workdir: str | os.PathLike) -> list[Model]:
         raise OSError(f"{path} cannot be read ({error.strerror or error}): {fix}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a table in CSV ({error}): {fix}") from error
+    if any(None in (*row, *row.values()) for row in rows):
+        raise ValueError(
+            f"{path} has a row with more or fewer cells than there are columns: restore it from a "
+            f"copy, or {fix}"
+        )
     missing = [field for field in (*_MODEL, "noise.name") if rows and field not in rows[0]]
     if missing or not rows:
         raise ValueError(

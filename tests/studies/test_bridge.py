@@ -60,6 +60,8 @@ def test_a_directory_without_a_readable_table_is_refused_with_a_fix(tmp_path):
     [
         ([], "has no row: give the work directory"),
         (ROWS[:1], "has no model that is evaluated both with noise and with noise.name=erase"),
+        ([*ROWS[:2], (*ROWS[2], "1")], "a row with more or fewer cells than there are columns"),
+        ([*ROWS[:2], ROWS[2][:4]], "a row with more or fewer cells than there are columns"),
         ([("300 steps", *row[1:]) for row in ROWS], "duration='300 steps': .* such as '30 epochs'"),
     ],
 )
