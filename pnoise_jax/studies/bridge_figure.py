@@ -17,8 +17,12 @@ _LEAKS = {
     "over_clean": "class-sorted minus clean, points",
     "over_shuffled": "class-sorted minus shuffled, points",
 }
-_COLORS = {"token": style.INK, "mean": "#8a5a9e"}
-_HEADS = {"token": "head on the class token", "mean": "head on the mean of tokens"}
+_COLORS = {"token": style.INK, "mean": "#8a5a9e", "mean_then_norm": "#00785a"}
+_HEADS = {
+    "token": "head on the class token",
+    "mean": "head on the mean of tokens",
+    "mean_then_norm": "head on the norm of their mean",
+}
 _MARKERS = "osD^vP"
 
 
@@ -42,7 +46,8 @@ def bridge_figure(models: Mapping[str, Sequence[Model]]) -> Figure:
         ax.axhspan(*CLAIMED, color="#c25400", alpha=0.22, linewidth=0)
     for ax in axes[1]:
         ax.set_xlabel("clean minus erased, points")
-    _add_legends(figure, markers)
+    there = {model.pooling for group in models.values() for model in group}
+    _add_legends(figure, markers, [pooling for pooling in _HEADS if pooling in there])
     return figure
 
 
@@ -61,13 +66,13 @@ def _draw_models(ax: Axes, models: Sequence[Model], leak: str, markers: Mapping[
         )
 
 
-def _add_legends(figure: Figure, markers: Mapping[int, str]) -> None:
+def _add_legends(figure: Figure, markers: Mapping[int, str], poolings: Sequence[str]) -> None:
     """Explains the colours, the band and the markers of the depths."""
     from matplotlib.lines import Line2D
 
     claimed = Line2D([], [], color="#c25400", alpha=0.3, linewidth=8)
-    heads = [Line2D([], [], color=color, marker="o", linestyle="") for color in _COLORS.values()]
-    names = [*_HEADS.values(), "the paper's gain"]
+    heads = [Line2D([], [], color=_COLORS[p], marker="o", linestyle="") for p in poolings]
+    names = [*(_HEADS[p] for p in poolings), "the paper's gain"]
     figure.legend([*heads, claimed], names, loc="outside upper left", ncols=3, columnspacing=1.2)
     depths = [Line2D([], [], color=style.MUTED, marker=m, linestyle="") for m in markers.values()]
     names = [f"{depth} block{'' if depth == 1 else 's'}" for depth in markers]

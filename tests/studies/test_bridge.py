@@ -177,3 +177,10 @@ def test_the_figure_has_every_model_in_both_rows_and_the_claim_in_the_first():
     assert [patch.get_y() for patch in claim.patches] == [bridge_figure.CLAIMED[0]]
     assert not over.patches
     assert style.svg(figure) == style.svg(bridge_figure.bridge_figure(groups))
+
+
+@pytest.mark.parametrize("pooling", ["token", "mean", "mean_then_norm"])
+def test_every_head_of_a_vit_has_a_colour_and_a_name(pooling):
+    figure = bridge_figure.bridge_figure({"digits": [model(1, 2, pooling=pooling)]})
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [bridge_figure._HEADS[pooling], "the paper's gain"]
