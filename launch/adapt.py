@@ -42,6 +42,8 @@ _METRIC = flags.DEFINE_enum(
 def adapt(config, workdir: str) -> None:
     """Reads the methods and pairs, and runs the study."""
     overrides, pairs = (_read(name) for name in ("methods", "pairs"))
+    run_flags.tell_overridden("methods()", overrides or {})
+    run_flags.tell_overridden("pairs()", pairs or {})
     options = {
         "methods": _METHODS.value,
         "seeds": main.whole_numbers("seeds", _SEEDS.value),

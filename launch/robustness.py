@@ -75,6 +75,7 @@ def measure(config, workdir: str | None) -> None:
             "get_config() to return a dict of dicts of dotted fields, such as {'plain': {}, "
             "'fgsm': {'task.attack': 'fgsm'}}"
         )
+    run_flags.tell_overridden("arms()", arms)
     seeds = main.whole_numbers("seeds", _SEEDS.value)
     run_curves(config, workdir, arms, seeds=seeds, settings=settings, command=command)
 

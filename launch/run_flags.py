@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from pnoise_jax import training, writing
 from pnoise_jax.registry import did_you_mean
+from pnoise_jax.terminal import say
 
 from . import config_errors, values
 from .ending import WRONG_COMMAND, code_of, end
@@ -113,7 +114,35 @@ def read_sweep() -> tuple[list, list[str]]:
             f"--config={file}: sweep() returns {cells!r}: make it return a list of cells, each a "
             "dict such as {'noise.strength': 0.3, 'seed': 1}"
         )
-    return cells, list(config_flags.get_override_values(flags.FLAGS["config"]))
+    return cells, set_by_flags()
+
+
+def set_by_flags() -> list[str]:
+    """The dotted fields that the command line sets, such as "optimizer.learning_rate"."""
+    return list(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
+def tell_overridden(function: str, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Says where a flag has no effect, because a function of the config file sets the same field.
+
+    Args:
+      function: the name of the function, such as "methods()".
+      changes: what it returns: by name, the fields that it changes.
+
+    Raises:
+      ValueError: the command line sets the seed, which a study gets from --seeds.
+    """
+    for field in set_by_flags():
+        if field == "seed":
+            raise ValueError(
+                "--config.seed: a study trains with several seeds: give them in --seeds"
+            )
+        names = [name for name, fields in changes.items() if field in fields]
+        if names:
+            say(
+                f"note: {function} sets {field} for {', '.join(names)}, so --config.{field} has no "
+                "effect there"
+            )
 
 
 def call_config_function(name: str) -> Any:

@@ -189,6 +189,11 @@ def test_pairs_fill_one_table_pair_by_pair(config, tmp_path):
         ("--seeds=a", "", "--seeds=a: 'a' is not a whole number"),
         ("--pairs=Ar-Cl", "", "has no pairs(): leave the flag out, or define pairs()"),
         ("--pairs=So-Tb", PAIRS, "pairs: 'So-Tb' is unknown; did you mean 'So-Ta'"),
+        (
+            "--config.seed=3",
+            "",
+            "--config.seed: a study trains with several seeds: give them in --s",
+        ),
         ("--config.task.patch_weight=-1", "", "patch_weight=-1.0: give a number of at least 0"),
         ("--seeds=0", "def methods():\n    return [1]\n", "methods() returns [1]: make it return"),
     ],
@@ -199,6 +204,17 @@ def test_bad_input_ends_with_one_clear_message(config, tmp_path, flag, added, me
     assert code == 64
     assert message in output + errors
     assert "Traceback" not in errors
+
+
+def test_a_flag_that_methods_or_pairs_override_is_told(config, tmp_path):
+    config.write_text(CONFIG + PAIRS)
+    flags = ("--config.task.domain_weight=0.1", "--config.task.source=digits", "--methods=tvvt")
+    _, output, _ = adapt(config, tmp_path / "study", *flags)
+    for words in (
+        "methods() sets task.domain_weight for dann, so --config.task.domain_weight has no effect",
+        "pairs() sets task.source for Ta-So, so --config.task.source has no effect there",
+    ):
+        assert words in output
 
 
 def test_the_neighbours_of_a_list_are_counted(tmp_path):
