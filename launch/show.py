@@ -6,9 +6,9 @@ r"""Shows what noise does to images and to the latent: pnoise show --config CONF
 Shows the config's noise and every registered noise, at several strengths. These files are written
 to DIR: images.svg and images.png, the noises on images of the config's test split; latent.svg and
 latent.png for each site where the config's noise enters the model, with norms, cosines to the clean
-representation, and singular values; and the numbers as show.csv and show.json. With --workdir the
-weights are a run's; otherwise they are the ones that the config names, or initial ones, and the
-figures say which.
+representation, and singular values; and the numbers as show.csv and show.json. Files of an earlier
+call are replaced. With --workdir the weights are a run's; otherwise they are the ones that the
+config names, or initial ones, and the figures say which.
 
 Noise that mixes a batch mixes the images shown; in the latent, it mixes evaluation.batch_size
 images.
@@ -16,6 +16,7 @@ images.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from pnoise_jax.terminal import create_console, say
 
 from . import main, run_flags
 
+_LATENT = re.compile(r"latent(_image|_layer_[0-9]+(_attention_input)?(_patch)?)?\.(svg|png)")
 _OUT = flags.DEFINE_string("out", None, "Directory for the figures; it is created.", required=True)
 _STRENGTHS = flags.DEFINE_list("strengths", ["0.1", "0.3", "1"], "Strengths of every noise.")
 _IMAGES = flags.DEFINE_integer("images", 8, "Number of images to draw.")
@@ -65,6 +67,9 @@ def _show(config, workdir: str | None, settings: showing.ShowSettings, out: Path
         console.print(table)
     for sentence in showing.sentences(shown):
         say(sentence)
+    for file in out.iterdir():  # left by an earlier call, for sites that are not shown now
+        if _LATENT.fullmatch(file.name) and file.stem not in figures:
+            file.unlink()
     for name, figure in figures.items():
         writing.replace_file(out / f"{name}.svg", style.svg(figure))
         writing.replace_file(out / f"{name}.png", style.png(figure))

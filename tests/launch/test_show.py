@@ -14,6 +14,9 @@ SMALL = ("--config=digits_vit", "--config.model.depth=1", "--config.model.dim=16
 
 def test_it_writes_figures_and_their_numbers(tmp_path, data_dir):
     out = tmp_path / "new" / "out"
+    out.mkdir(parents=True)
+    for name in ("latent_layer_3_patch.svg", "latent_image.png"):  # of an earlier call
+        (out / name).touch()
     arguments = (*SMALL, f"--out={out}", f"--data_dir={data_dir}", "--strengths=1,0.3")
     code, output, errors = command.run("show", *arguments, DISPLAY="", MPLBACKEND="TkAgg")
     assert code == 0, errors
