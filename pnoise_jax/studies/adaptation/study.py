@@ -10,11 +10,17 @@ import jax
 import ml_collections
 from rich.console import Console
 
-from pnoise_jax import runs
+from pnoise_jax import data, runs
 from pnoise_jax.noise import injections_from_config
 from pnoise_jax.runs import BASE_CONFIG, RunDirectory, write_config
 from pnoise_jax.studies.adaptation import measuring, reference, report, summary, wording
-from pnoise_jax.studies.adaptation.methods import Overrides, StudyRun, build_runs, choose
+from pnoise_jax.studies.adaptation.methods import (
+    TARGET_LABELS,
+    Overrides,
+    StudyRun,
+    build_runs,
+    choose,
+)
 from pnoise_jax.studies.sweep.cells import as_text
 from pnoise_jax.studies.training_runs import require_no_run, train_missing
 from pnoise_jax.terminal import create_console, printable
@@ -79,6 +85,7 @@ def run_adaptation(
     measured = [_measure(run, path, console) for run in study_runs]
     table = summary.summarise(measured, metric=metric)
     content = _content(config, overrides, measured, table, metric, command)
+    content["sentences"] += _on_upper_bound(study_runs)
     replace_file(path / "adaptation.json", json.dumps(content, indent=1) + "\n")
     replace_file(path / "adaptation.csv", report.rows_text(content["rows"]))
     report.print_table(console, content, table)
@@ -130,14 +137,20 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
 
 def describe_pair(config: ml_collections.ConfigDict) -> str:
     """Describes the pair: "visda2017 (train) to visda2017 (train, tested on validation)"."""
-    task, data = config.task, config.data
+    task, section = config.task, config.data
     source = f"{task.get('source')} ({task.get('source_split')})"
-    return f"{source} to {data.name} ({data.train_split}, tested on {data.test_split})"
+    return f"{source} to {section.name} ({section.train_split}, tested on {section.test_split})"
 
 
 def _measure(run: StudyRun, path: Path, console: Console) -> measuring.Measured:
     kept = path / "measured" / f"{run.name}.npz"
     return measuring.measure(run, path / "runs" / run.name, kept, report=console.print)
+
+
+def _on_upper_bound(runs: Sequence[StudyRun]) -> list[str]:
+    upper = next(run.experiment for run in runs if run.method.name == TARGET_LABELS)
+    shared = data.count_shared(upper.test_data, upper.train_data)
+    return wording.on_upper_bound(shared, len(upper.test_data))
 
 
 def _set_fields(section: dict[str, Any]) -> dict[str, Any]:

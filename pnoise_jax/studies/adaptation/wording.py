@@ -26,6 +26,23 @@ def sentences(rows: Sequence[Row], *, metric: str = "accuracy") -> list[str]:
     return told
 
 
+def on_upper_bound(trained_on: int, tested_on: int) -> list[str]:
+    """Says what the upper bound is if it was trained on test images; empty if it was not.
+
+    Args:
+      trained_on: how many test images are training images of the target.
+      tested_on: the number of test images.
+    """
+    if not trained_on:
+        return []
+    share = "the" if trained_on == tested_on else f"{trained_on} of the {tested_on}"
+    return [
+        f"Target labels was trained on {share} test images with their labels, so its accuracy "
+        "says how well the model fits them, not how well it predicts new images; “gap closed” is "
+        "relative to that."
+    ]
+
+
 def _on_seeds(seeds: int) -> str:
     if seeds >= ENOUGH_SEEDS:
         return (

@@ -3,7 +3,7 @@
 import pytest
 
 from pnoise_jax import training
-from pnoise_jax.studies.adaptation import reference, run_adaptation
+from pnoise_jax.studies.adaptation import reference, run_adaptation, study
 from pnoise_jax.studies.adaptation.methods import Method, build_runs, choose, configure
 from tests.adaptation import domains
 
@@ -140,3 +140,13 @@ def test_the_published_tables_agree_with_their_averages():
             assert len(row.values) == len(table.columns)
             assert row.mean == pytest.approx(row.average, abs=0.11)
     assert "PN" not in " ".join(row.name for row in reference.OFFICE_HOME.rows)
+
+
+@pytest.mark.parametrize(("split", "known"), [("test", 0), ("train", 120), ("train[:9]+test", 9)])
+def test_a_study_knows_how_many_test_images_its_upper_bound_has_learned(tmp_path, split, known):
+    config = domains.config("source_only", **{"data.test_split": split})
+    rows = choose(["source_only"], {}, noise=False)
+    told = study._on_upper_bound(build_runs(config, rows, [0], {}, directory=tmp_path))
+    assert [f"{known} of the" in each or "trained on the test" in each for each in told] == (
+        [True] if known else []
+    )

@@ -6,7 +6,7 @@ import pytest
 from pnoise_jax.studies.adaptation.measuring import Measured, rows_of
 from pnoise_jax.studies.adaptation.methods import Method
 from pnoise_jax.studies.adaptation.summary import summarise
-from pnoise_jax.studies.adaptation.wording import sentences
+from pnoise_jax.studies.adaptation.wording import on_upper_bound, sentences
 
 LABELS = np.repeat([0, 1], (300, 100))
 BATCHES = np.arange(400) // 10
@@ -115,6 +115,13 @@ def test_the_mean_per_class_weighs_classes_equally():
     assert "mean accuracy per class" in sentences(by_class, metric="per_class_mean")[1]
     with pytest.raises(ValueError, match="metric='f1' is unknown"):
         summarise(runs, metric="f1")
+
+
+def test_an_upper_bound_that_was_trained_on_test_images_is_called_so():
+    """On Office-Home and VisDA-2017, the target's images are both."""
+    assert on_upper_bound(0, 40) == []
+    assert "was trained on the test images with their labels" in on_upper_bound(40, 40)[0]
+    assert "was trained on 10 of the 40 test images" in on_upper_bound(10, 40)[0]
 
 
 def test_rows_have_what_adaptation_json_promises():
