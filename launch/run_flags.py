@@ -19,6 +19,8 @@ from .ending import WRONG_COMMAND, code_of, end
 
 _BUILT_IN_CONFIGS = Path(__file__).parents[1] / "configs"
 
+flags.disclaim_key_flags()  # these flags are the programs' own, and so in their --help
+
 
 def define_run_flags(
     *,

@@ -161,8 +161,8 @@ def test_evaluate_refuses_typos_and_needs_no_config_file(data_dir, tmp_path):
 @pytest.mark.parametrize("program", ["train", "evaluate"])
 def test_help_lists_the_flags(program):
     _, output, errors = command.run(program, "--help")
-    for flag in ("--config", "--workdir", "--[no]multi_host", "--[no]traceback"):
-        assert flag in output + errors
+    for flag in ("--config:", "--workdir:", "--data_dir:", "--[no]multi_host:", "--[no]traceback:"):
+        assert f"\n  {flag}" in output + errors
 
 
 def test_half_a_distributed_setting_is_named(data_dir, tmp_path):
