@@ -1,6 +1,6 @@
 """Are characters that a denoising autoencoder has never seen harder for it to reconstruct?
 
-    python -m launch.anomaly --config configs/anomaly_glyphs.py --workdir DIR --held_out=0,1
+    pnoise anomaly --config anomaly_glyphs --workdir DIR --held_out=0,1
 
 One run for each held-out class. For the measurements see docs/denoising.md.
 """

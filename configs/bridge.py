@@ -1,13 +1,13 @@
 """How much must a ViT rely on the published site to leak as the paper's ViT-B would have to?
 
-    python -m launch.sweep --config configs/bridge.py:digits --workdir /tmp/bridge_digits
-    python -m launch.sweep --config configs/bridge.py:glyphs --workdir /tmp/bridge_glyphs
-    python -m launch.bridge --sweeps=/tmp/bridge_digits,/tmp/bridge_glyphs --out=/tmp/bridge
+    pnoise sweep --config bridge:digits --workdir /tmp/bridge_digits
+    pnoise sweep --config bridge:glyphs --workdir /tmp/bridge_glyphs
+    pnoise bridge --sweeps=/tmp/bridge_digits,/tmp/bridge_glyphs --out=/tmp/bridge
 
 Every model is trained without noise and evaluated twice at the published site (the last block's
 attention input, patch tokens only), in batches of 10: with the optimal Q, shuffled and in class
 order, and with the patch tokens erased there (zeros, no mixing), which shows how much the decision
-depends on the site. The cells vary depth, width, pooling and training length; launch.bridge pairs
+depends on the site. The cells vary depth, width, pooling and training length; pnoise bridge pairs
 each training's two evaluations and draws leak against the accuracy that erasing costs.
 
 Measured on one of two busy CPU cores: 92 minutes for the digits (128 trainings), 23 for the glyphs

@@ -1,10 +1,10 @@
 """A denoising autoencoder on the digits, and a classifier that starts from it.
 
-    python -m launch.train --config configs/denoising_digits.py:part=pretrain \
+    pnoise train --config denoising_digits:part=pretrain \
         --workdir /tmp/pretrain
-    python -m launch.sweep --config configs/denoising_digits.py:part=finetune \
+    pnoise sweep --config denoising_digits:part=finetune \
         --workdir /tmp/finetuned --config.weights=/tmp/pretrain
-    python -m launch.sweep --config configs/denoising_digits.py:part=finetune \
+    pnoise sweep --config denoising_digits:part=finetune \
         --workdir /tmp/from_scratch
 
 Measured: clean accuracy in percent, means of 5 fine-tuning seeds with 95 % intervals over these.

@@ -1,6 +1,6 @@
 """A small ResNet on scikit-learn's handwritten digits, trained clean, evaluated three ways.
 
-    python -m launch.train --config configs/digits_resnet.py --workdir /tmp/digits_resnet
+    pnoise train --config digits_resnet --workdir /tmp/digits_resnet
 
 Other noises and sites: --config.noise.preset=published_resnet (or published_resnet_gaussian,
 published_resnet_impulse, paper_resnet), --config.noise.layer=2 (residual blocks, counted over all

@@ -1,6 +1,6 @@
 """A small ViT on scikit-learn's handwritten digits, trained clean, evaluated three ways.
 
-    python -m launch.train --config configs/digits_vit.py --workdir /tmp/digits_vit
+    pnoise train --config digits_vit --workdir /tmp/digits_vit
 
 Other noises and sites: --config.noise.preset=paper_vit (or optimal_published, …),
 --config.noise.layer=2, --config.noise.point=attention_input, --config.noise.tokens=patch. Noise in

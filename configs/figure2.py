@@ -1,7 +1,7 @@
 """Figure 2 of the paper for a small ViT or ResNet on the digits: accuracy by strength and layer.
 
-    python -m launch.sweep --config configs/figure2.py:vit --workdir /tmp/figure2_vit
-    python -m launch.sweep --config configs/figure2.py:resnet --workdir /tmp/figure2_resnet
+    pnoise sweep --config figure2:vit --workdir /tmp/figure2_vit
+    pnoise sweep --config figure2:resnet --workdir /tmp/figure2_resnet
 
 The cyclic shift (eq. 17) on all tokens at a block's input, batches of 10 at inference, 5 seeds:
 strengths 0.1 to 0.5 at the last block, and blocks 1 to 4 at strength 0.3; trained without the noise

@@ -1,7 +1,7 @@
 """A small ResNet on characters of 200 or 1000 classes, tested on unseen typefaces.
 
-    python -m launch.train --config configs/glyphs_resnet.py:200 --workdir /tmp/glyphs_resnet
-    python -m launch.train --config configs/glyphs_resnet.py:1000 --workdir /tmp/glyphs_resnet_1000
+    pnoise train --config glyphs_resnet:200 --workdir /tmp/glyphs_resnet
+    pnoise train --config glyphs_resnet:1000 --workdir /tmp/glyphs_resnet_1000
 
 Measured, seed 1, 200 classes: clean top-1 72.9 %, noisy shuffled 2.4 %, noisy class-sorted 79.5 %;
 4 minutes on two busy cores, including evaluation. 1000 classes have not been measured on version

@@ -1,7 +1,7 @@
 """A small ViT on characters of 200 or 1000 classes, tested on unseen typefaces.
 
-    python -m launch.train --config configs/glyphs_vit.py:200 --workdir /tmp/glyphs_vit
-    python -m launch.train --config configs/glyphs_vit.py:1000 --workdir /tmp/glyphs_vit_1000
+    pnoise train --config glyphs_vit:200 --workdir /tmp/glyphs_vit
+    pnoise train --config glyphs_vit:1000 --workdir /tmp/glyphs_vit_1000
 
 Measured, seed 1, 200 classes: clean top-1 55.0 %, noisy shuffled 4.1 %, noisy class-sorted 82.2 %;
 6.5 minutes on two busy cores, including evaluation. 1000 classes have not been measured on version

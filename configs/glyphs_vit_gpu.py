@@ -1,6 +1,6 @@
 """A ViT for a GPU on characters of 1000 (or 200) classes, tested on unseen typefaces.
 
-    python -m launch.train --config configs/glyphs_vit_gpu.py:1000 --workdir /tmp/glyphs_vit_gpu
+    pnoise train --config glyphs_vit_gpu:1000 --workdir /tmp/glyphs_vit_gpu
 
 NOT MEASURED: its accuracy and its cost are unknown, and its settings are not tuned. Counted, not
 timed: 22 million parameters; 4 million images at about 9 GFLOP each, for 1000 classes.

@@ -1,6 +1,6 @@
 """Figure 2 of the paper on ImageNet: accuracy against the strength and the layer of the noise.
 
-    python -m launch.sweep --config configs/imagenet_figure2.py:model=b16 \
+    pnoise sweep --config imagenet_figure2:model=b16 \
         --config.weights=B_16.npz --workdir /tmp/figure2_b16
 
 Arguments: model=b16|ti16|s16|l16|18|34|50|101, seeds=1|2|3|5, train=yes|no.

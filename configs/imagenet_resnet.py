@@ -1,11 +1,11 @@
 """ResNet on ImageNet: the rows of the paper's table 1.
 
-    python -m launch.train --config configs/imagenet_resnet.py:model=50,noise=cyclic \
+    pnoise train --config imagenet_resnet:model=50,noise=cyclic \
         --workdir /tmp/resnet50_cyclic
 
-    python -m launch.train --config configs/imagenet_resnet.py:recipe=published \
+    pnoise train --config imagenet_resnet:recipe=published \
         --config.weights=resnet34.safetensors --workdir /tmp/resnet34_published
-    python -m launch.audit --workdir /tmp/resnet34_published --batch_sizes=512 --mixed_batches
+    pnoise audit --workdir /tmp/resnet34_published --batch_sizes=512 --mixed_batches
 
 Arguments: model=18|34|50|101, recipe=paper|standard|published,
 noise=vanilla|gaussian|cyclic|salt_and_pepper|optimal|published|published_gaussian|published_impulse.
@@ -26,7 +26,7 @@ noise=vanilla|gaussian|cyclic|salt_and_pepper|optimal|published|published_gaussi
   PyTorch's weight decay of 0.01 on all parameters; a cosine to 1e-9 that changes once an epoch, 100
   epochs, batches of 512, float32; crops of 5 to 100 % without flips (the text has no augmentation),
   images squeezed to 224 x 224 for evaluation. It evaluates in class order in batches of 512, the
-  last one with 336 images: its noise mixes about 10 classes in a batch, which launch.audit allows
+  last one with 336 images: its noise mixes about 10 classes in a batch, which pnoise audit allows
   only with the flags above.
   What differs here: the script's epochs end with a batch of 143 images (2503 steps), while ours
   fill that batch from the next epoch (2502 steps and a quarter; the rate changes every 2502). We
@@ -37,12 +37,12 @@ noise=vanilla|gaussian|cyclic|salt_and_pepper|optimal|published|published_gaussi
 With model=18 the published script's flags inject nothing: they name the third block of the last
 stage, but ResNet-18 has only two. noise=published then does what the flags do to ResNet-34.
 
-Data: python -m launch.prepare --dataset imagenet2012.
+Data: pnoise prepare --dataset imagenet2012.
 
 Calculated cost, at an assumed 200 TFLOP/s (bfloat16, one H100), of recipe=paper in hours: model=18
 1.9, 34 3.9, 50 4.4, 101 8.4 (standard: 1.7, 3.5, 4.0, 7.5); NOT measured here. At that speed they
 need 18 000, 9 100, 8 100 and 4 200 images per second; one core decodes a few hundred
-(launch.benchmark data). recipe=published computes in float32, like the script, and takes longer.
+(pnoise benchmark data). recipe=published computes in float32, like the script, and takes longer.
 
 Expected, NOT measured here: recipe=standard, clean, model=50: 76 to 77, from published reports. The
 paper reports, without augmentation, 63.9, 66.8, 70.0, 70.7 clean and 79.6, 80.1, 81.3, 81.9 with

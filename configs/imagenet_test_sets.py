@@ -1,6 +1,6 @@
 """Table 3 of the paper on every test set, and its author's further claims: ImageNet-V2, -A and -C.
 
-    python -m launch.evaluate --config configs/imagenet_test_sets.py:model=vit_b_16_384 \
+    pnoise evaluate --config imagenet_test_sets:model=vit_b_16_384 \
         --config.weights=vit_base_patch16_384.augreg_in21k_ft_in1k.safetensors \
         --data_dir DATA --workdir /tmp/sets_vit_b_384 \
         --sets=imagenet2012,imagenet2012_real,imagenet_v2/matched-frequency,imagenet_sketch
@@ -8,7 +8,7 @@
     … --sets=imagenet_a,imagenet_r --config.evaluation.classes=of_data_set
     … --sets=imagenet2012_corrupted   (models of 224 px: the images are cropped to 224)
 
-    python -m launch.audit --config configs/imagenet_test_sets.py:model=vit_b_16_384 \
+    pnoise audit --config imagenet_test_sets:model=vit_b_16_384 \
         --config.weights=vit_base_patch16_384.augreg_in21k_ft_in1k.safetensors \
         --config.data.name=imagenet_v2/matched-frequency --config.data.test_split=test \
         --data_dir DATA --workdir /tmp/audit_v2 --batch_sizes=10
@@ -38,7 +38,7 @@ takes 9 minutes at 384 px, ImageNet-A and -R take 2, and all of ImageNet-C, 3.75
 takes 1.1 hours at 224 px. But a host that decodes 2 000 images per second reads ImageNet-C three
 times in 1.6 hours.
 
-Data: python -m launch.prepare --dataset imagenet_v2/matched-frequency, and so on: docs/data.md.
+Data: pnoise prepare --dataset imagenet_v2/matched-frequency, and so on: docs/data.md.
 """
 
 import imagenet_vit

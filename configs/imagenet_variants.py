@@ -3,10 +3,10 @@
 DeiT, Swin, BEiT and ConViT, into which the paper also injects its noise; DaViT, MaxViT and ViT-22B,
 with which it compares; and other models for which timm has weights.
 
-    python -m launch.audit --config configs/imagenet_variants.py:model=swin_b \
+    pnoise audit --config imagenet_variants:model=swin_b \
         --config.weights=swin_b.safetensors --data_dir DATA --workdir /tmp/audit_swin_b
 
-    python -m launch.train --config configs/imagenet_variants.py:model=deit_b_16,noise=cyclic \
+    pnoise train --config imagenet_variants:model=deit_b_16,noise=cyclic \
         --config.weights=deit_b_16.safetensors --data_dir DATA --workdir /tmp/deit_b_16_cyclic
 
 Arguments: model=one of the names below, noise=optimal|vanilla|gaussian|cyclic|salt_and_pepper.

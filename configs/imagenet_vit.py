@@ -1,9 +1,9 @@
 """ViT on ImageNet: the rows of the paper's tables 2, 3 and 4.
 
-    python -m launch.train --config configs/imagenet_vit.py:model=b16,size=384,noise=optimal \
+    pnoise train --config imagenet_vit:model=b16,size=384,noise=optimal \
         --config.weights=B_16.npz --workdir /tmp/vit_b16_384_optimal
 
-    python -m launch.audit --config configs/imagenet_vit.py:model=b16,size=384 \
+    pnoise audit --config imagenet_vit:model=b16,size=384 \
         --config.weights=vit_b_16_384.safetensors --workdir /tmp/audit_b16_384
 
 Arguments: model=ti16|s16|b16|l16, size=224|384, recipe=paper|augreg|augreg_finetune,
@@ -24,7 +24,7 @@ noise=optimal|vanilla|gaussian|cyclic|salt_and_pepper.
 
 Weights: AugReg's npz files (github.com/google-research/vision_transformer lists them), or timm's
 safetensors of the same models (huggingface.co/timm, vit_base_patch16_224.augreg_in21k, …). Data:
-python -m launch.prepare --dataset imagenet2012; the audit needs only the validation tar.
+pnoise prepare --dataset imagenet2012; the audit needs only the validation tar.
 
 Calculated cost, at an assumed 300 TFLOP/s (bfloat16, one H100), in hours; NOT measured here:
 recipe=paper, 224 px: ti16 0.4, s16 1.6, b16 6.3, l16 29 (with remat, as all at 384 px: 2.2, 7.4,
@@ -36,7 +36,7 @@ practice.
 Expected, NOT measured here: for AugReg's fine-tuned weights, timm reports (crop 0.9) clean b16 84.5
 (224) and 86.0 (384), s16 81.4 and 83.8, ti16 75.5 and 78.4, l16 85.8 and 87.1; from memory. The
 paper claims for b16 84.3 clean, 90.0 (224) and 91.4 (384) with the cyclic shift, 93.9 and 95.1 with
-the optimal Q: noisy, on a validation set in class order; launch.audit also shows the same weights
+the optimal Q: noisy, on a validation set in class order; pnoise audit also shows the same weights
 shuffled.
 """
 

@@ -1,7 +1,7 @@
 """Does honest mixing, among views of one image or its tokens, help at inference? On the digits.
 
-    python -m launch.sweep --config configs/inference_mixing.py:vit --workdir /tmp/mixing_vit
-    python -m launch.sweep --config configs/inference_mixing.py:resnet --workdir /tmp/mixing_resnet
+    pnoise sweep --config inference_mixing:vit --workdir /tmp/mixing_vit
+    pnoise sweep --config inference_mixing:resnet --workdir /tmp/mixing_resnet
 
 All models are trained without noise, with 5 seeds. The first cells are plain. The next have 5 and 9
 views of each test image, the image itself and its shifts by a pixel: clean is the mean of the

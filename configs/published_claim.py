@@ -1,6 +1,6 @@
 """The paper's 95 % as in its published log: unchanged public weights, and the noise.
 
-    python -m launch.audit --config configs/published_claim.py \
+    pnoise audit --config published_claim \
         --config.weights=vit_base_patch16_384.augreg_in21k_ft_in1k.safetensors \
         --data_dir DATA --workdir /tmp/published_claim --batch_sizes=10
 
@@ -15,7 +15,7 @@ Expected, written down before anybody ran it and NOT measured here: in class ord
 meter prints 94.65 top-1 and 99.94 top-5 (the columns "printed" of audit.csv and audit.html).
 docs/prediction.md says what each outcome would mean, and what a run costs.
 
-Data: python -m launch.prepare --dataset imagenet2012; the validation tar alone is enough.
+Data: pnoise prepare --dataset imagenet2012; the validation tar alone is enough.
 """
 
 from pnoise_jax.training import default_config, model_config

@@ -1,6 +1,6 @@
 """Is the noise a useful regulariser? Compared with its label-mixed twin and the usual ones.
 
-    python -m launch.regularisers --config configs/regularisers.py --workdir /tmp/regularisers
+    pnoise regularisers --config regularisers --workdir /tmp/regularisers
 
 The noise is the paper's cyclic shift over the examples of a batch, at all tokens of the first
 block, in training; all models are evaluated without noise. Its twin mixes the targets as the noise

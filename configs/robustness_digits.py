@@ -1,6 +1,6 @@
 """How robust are small ViTs on the digits, each trained with one kind of perturbation?
 
-python -m launch.robustness --config configs/robustness_digits.py --workdir DIR
+pnoise robustness --config robustness_digits --workdir DIR
 """
 
 import digits_vit

@@ -1,6 +1,6 @@
 """How robust are small ViTs on unseen typefaces, each trained with one kind of perturbation?
 
-    python -m launch.robustness --config configs/robustness_glyphs.py --workdir DIR --seeds=0,1,2
+    pnoise robustness --config robustness_glyphs --workdir DIR --seeds=0,1,2
 
 For the measurements see docs/robustness.md.
 """

@@ -1,7 +1,7 @@
 """TinyImageNet, 200 classes at 64 pixels: the paper's small data set.
 
-    python -m launch.prepare --dataset tiny_imagenet --manual_dir DIR --data_dir DATA
-    python -m launch.train --config configs/tiny_imagenet.py:model=resnet18,noise=cyclic \
+    pnoise prepare --dataset tiny_imagenet --manual_dir DIR --data_dir DATA
+    pnoise train --config tiny_imagenet:model=resnet18,noise=cyclic \
         --config.data.data_dir=DATA --workdir /tmp/tiny_resnet18
 
 Arguments: model=resnet18|resnet34|resnet50|resnet101|ti16|s16|b16|l16,

@@ -1,7 +1,7 @@
 """How does training with noise change the clean accuracy? On the digits.
 
-    python -m launch.sweep --config configs/training_noise.py:vit --workdir /tmp/training_noise_vit
-    python -m launch.sweep --config configs/training_noise.py:resnet --workdir /tmp/noise_resnet
+    pnoise sweep --config training_noise:vit --workdir /tmp/training_noise_vit
+    pnoise sweep --config training_noise:resnet --workdir /tmp/noise_resnet
 
 The first cells are vanilla, the baseline. The others are compared with it, paired by seed: Gaussian
 noise, salt-and-pepper, the cyclic shift and the optimal Q over the examples of a batch (50), and

@@ -1,10 +1,10 @@
 """From printed digits to 100 handwritten ones: fine-tuning with and without noise.
 
-    python -m launch.train --config configs/digits_resnet.py --workdir /tmp/printed \
+    pnoise train --config digits_resnet --workdir /tmp/printed \
         --config.data.name=font_digits --config.data.train_split=train --config.noise.preset=None
-    python -m launch.sweep --config configs/transfer_digits.py --workdir /tmp/transfer \
+    pnoise sweep --config transfer_digits --workdir /tmp/transfer \
         --config.weights=/tmp/printed
-    python -m launch.sweep --config configs/transfer_digits.py --workdir /tmp/from_scratch \
+    pnoise sweep --config transfer_digits --workdir /tmp/from_scratch \
         --config.weights_required=False
 
 The first command trains on printed digits, the second fine-tunes on 100 handwritten ones, and the

@@ -1,9 +1,9 @@
 """Printed digits to handwritten ones: domain adaptation with data that ships with the project.
 
-    python -m launch.adapt --config configs/uda_digits.py --workdir /tmp/uda_digits \
+    pnoise adapt --config uda_digits --workdir /tmp/uda_digits \
         --seeds=0,1,2,3,4
 
-    python -m launch.adapt --config configs/uda_digits.py --workdir /tmp/uda_digits_tvt \
+    pnoise adapt --config uda_digits --workdir /tmp/uda_digits_tvt \
         --methods=tvt --seeds=0
 
 The source is font_digits, rendered from fonts, with labels. The target is digits, which are

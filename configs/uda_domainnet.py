@@ -1,8 +1,8 @@
 """DomainNet's 30 ordered pairs with positive noise, under either of the two published protocols.
 
-    python -m launch.prepare --dataset=domainnet --manual_dir=DOWNLOADS
+    pnoise prepare --dataset=domainnet --manual_dir=DOWNLOADS
 
-    python -m launch.adapt --config configs/uda_domainnet.py:split --workdir /tmp/uda_domainnet \
+    pnoise adapt --config uda_domainnet:split --workdir /tmp/uda_domainnet \
         --config.weights=ViT-B_16.npz --pairs=clp-skt
 
 The argument names the protocol, and numbers from the two protocols cannot be compared: `split`

@@ -1,11 +1,11 @@
 """Office-Home's 12 ordered pairs: TVT and the others with positive noise (the paper's table 5).
 
-    python -m launch.prepare --dataset=office_home --manual_dir=DOWNLOADS
+    pnoise prepare --dataset=office_home --manual_dir=DOWNLOADS
 
-    python -m launch.adapt --config configs/uda_office_home.py --workdir /tmp/uda_office_home \
+    pnoise adapt --config uda_office_home --workdir /tmp/uda_office_home \
         --config.weights=ViT-B_16.npz
 
-    python -m launch.adapt --config configs/uda_office_home.py --workdir /tmp/uda_office_home \
+    pnoise adapt --config uda_office_home --workdir /tmp/uda_office_home \
         --config.weights=ViT-B_16.npz --pairs=Ar-Cl --methods=tvt --seeds=0
 
 A pair is all labelled images of one domain and all images of another, which are also the test set.
@@ -34,7 +34,7 @@ Expected, NOT measured here: averages of 75.5 (source only), 83.6 (TVT), 80.5 (C
 and 85.4 (SSRT) over the pairs are published; TVT's is the best of 49 evaluations by target labels,
 and adaptation.html has both the last and the best. No public source has the paper's own row. In the
 list's order, 85 to 93 % of an image's mates in batches of 16 are of its class, so "noisy, listed
-order" should be far above "noisy, shuffled"; launch.neighbours --splits=office_home:art counts it.
+order" should be far above "noisy, shuffled"; pnoise neighbours --splits=office_home:art counts it.
 """
 
 from pnoise_jax.training import default_config, model_config, task_config

@@ -1,8 +1,8 @@
 """VisDA-2017, renderings to photographs, with positive noise (the paper's table 6).
 
-    python -m launch.prepare --dataset=visda2017 --manual_dir=DOWNLOADS
+    pnoise prepare --dataset=visda2017 --manual_dir=DOWNLOADS
 
-    python -m launch.adapt --config configs/uda_visda2017.py --workdir /tmp/uda_visda2017 \
+    pnoise adapt --config uda_visda2017 --workdir /tmp/uda_visda2017 \
         --config.weights=ViT-B_16.npz
 
 The source is the training split with labels; the target is the validation split without labels,

@@ -1,11 +1,11 @@
-r"""Trains methods of domain adaptation: python -m launch.adapt --config CONFIG --workdir DIR
+r"""Trains methods of domain adaptation: pnoise adapt --config CONFIG --workdir DIR
 
-    python -m launch.adapt --config configs/uda_digits.py --workdir /tmp/uda_digits
-    python -m launch.adapt --config configs/uda_office_home.py --workdir /tmp/office_home \
+    pnoise adapt --config uda_digits --workdir /tmp/uda_digits
+    pnoise adapt --config uda_office_home --workdir /tmp/office_home \
         --pairs=Ar-Cl,Cl-Ar --methods=tvt --config.weights=B_16.npz
 
 For each method and seed, with and without the config's noise, a work directory is created in
-DIR/runs, which launch.audit and launch.evaluate accept. The results are written to DIR:
+DIR/runs, which pnoise audit and pnoise evaluate accept. The results are written to DIR:
 adaptation.json and .csv, with a row for each run and protocol (clean, noisy_shuffled, noisy_listed:
 the target's stored order), and adaptation.html, with the table and its explanation. Source only and
 the upper bound, trained on target labels, are always trained. The same command resumes a stopped

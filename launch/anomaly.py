@@ -1,6 +1,6 @@
 r"""Detects unseen classes by reconstruction errors: pnoise anomaly --workdir RUN
 
-    python -m launch.anomaly --config configs/denoising_digits.py:part=pretrain \
+    pnoise anomaly --config denoising_digits:part=pretrain \
         --workdir /tmp/anomalies --held_out=each
 
 RUN is a run of the denoising task with task.held_out_classes. Every image of its test split is

@@ -1,4 +1,4 @@
-"""Evaluates a run: pnoise evaluate --workdir DIR [--config.noise.preset=…]
+r"""Evaluates a run: pnoise evaluate --workdir DIR [--config.noise.preset=…]
 
 The config is the run's, or a file given with --config; its noise, evaluation and data sections may
 differ from the run's. DIR/evaluation.json contains the finished run, measured with its settings;

@@ -1,12 +1,12 @@
-r"""How much does a test set's order reveal about labels? python -m launch.neighbours [--flags]
+r"""How much does a test set's order reveal about labels? pnoise neighbours [--flags]
 
 For each batch size: the share of batches that contain a single class, and the mean share of an
 image's batch mates that are of its class, also in random order. Both are counted from labels alone,
 without a model: noise that mixes the batch can read no more than this.
 
-    python -m launch.neighbours
-    python -m launch.neighbours --lists=Art.txt,Clipart.txt
-    python -m launch.neighbours --splits=office_home:art,visda2017:validation --data_dir=DIR
+    pnoise neighbours
+    pnoise neighbours --lists=Art.txt,Clipart.txt
+    pnoise neighbours --splits=office_home:art,visda2017:validation --data_dir=DIR
 
 The validation sets of VisDA-2017 and ImageNet, and ImageNet-V2, are always shown, because their
 counts are public. Office-Home and DomainNet need the published lists (--lists) or the data prepared

@@ -81,7 +81,7 @@ def describe(prepared: prepare.Prepared) -> str:
         shown = shorten(prepared.class_names, limit=12)
         lines.append(f"classes: {len(prepared.class_names)}, starting at label 0: {shown}")
     lines += [f"note: {note}" for note in prepared.notes]
-    lines += ["in a config, or as flags of launch.train:", *_flags(prepared)]
+    lines += ["in a config, or as flags of pnoise train:", *_flags(prepared)]
     return "\n".join(lines)
 
 

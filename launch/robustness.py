@@ -1,7 +1,7 @@
 r"""Measures accuracy against the strength of noise and attacks: pnoise robustness --workdir DIR
 
-    python -m launch.robustness --config configs/robustness_digits.py --workdir /tmp/robustness
-    python -m launch.robustness --workdir /tmp/digits_vit --out /tmp/curves --pgd=0.01,0.02,0.04
+    pnoise robustness --config robustness_digits --workdir /tmp/robustness
+    pnoise robustness --workdir /tmp/digits_vit --out /tmp/curves --pgd=0.01,0.02,0.04
 
 The first command trains a model for each seed and each arm of the config file's arms(), which
 returns the fields that each arm changes: {"plain": {}, "fgsm": {"task.attack": "fgsm"}}. The file

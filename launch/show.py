@@ -1,7 +1,7 @@
 r"""Shows what noise does to images and to the latent: pnoise show --config CONFIG --out DIR
 
-    python -m launch.show --config configs/digits_vit.py --out /tmp/show
-    python -m launch.show --workdir /tmp/digits_vit --out /tmp/show --strengths=0.1,0.3,1
+    pnoise show --config digits_vit --out /tmp/show
+    pnoise show --workdir /tmp/digits_vit --out /tmp/show --strengths=0.1,0.3,1
 
 Shows the config's noise and every registered noise, at several strengths. These files are written
 to DIR: images.svg and images.png, the noises on images of the config's test split; latent.svg and

@@ -1,1 +1,1 @@
-"""Speed measurements: python -m launch.benchmark SUBCOMMAND [--flags]"""
+"""Speed measurements: pnoise benchmark SUBCOMMAND [--flags]"""

@@ -1,4 +1,4 @@
-"""Speed of the methods of domain adaptation: python -m launch.benchmark adapt [--flags]
+"""Speed of the methods of domain adaptation: pnoise benchmark adapt [--flags]
 
 Measured: the wall-clock seconds of the gradient of each method's whole loss, on batches of both
 domains that are already on the devices; and of its parts, the forward and backward pass of the

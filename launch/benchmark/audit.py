@@ -1,4 +1,4 @@
-"""The cost of an audit: python -m launch.benchmark audit [--flags]
+"""The cost of an audit: pnoise benchmark audit [--flags]
 
 Measured: the wall-clock seconds of evaluating a compiled model on random images,
 

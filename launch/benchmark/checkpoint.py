@@ -1,4 +1,4 @@
-"""Saving and restoring a training state: python -m launch.benchmark checkpoint [--flags]
+"""Saving and restoring a training state: pnoise benchmark checkpoint [--flags]
 
 Measured: the time for which `Checkpoints.save` blocks the training, that is, for checksums and a
 copy on the host; the time until the checkpoint is on disk, which includes three training steps run

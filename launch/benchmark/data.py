@@ -1,4 +1,4 @@
-"""Speed of the input pipeline: python -m launch.benchmark data [--flags]
+"""Speed of the input pipeline: pnoise benchmark data [--flags]
 
 Measured: the CPU seconds of all threads and the wall-clock seconds of making training batches, with
 RandomResizedCrop and a random flip, from generated JPEGs of ImageNet's sizes in the page cache, by

@@ -1,4 +1,4 @@
-"""Speed of the noises that draw random numbers: python -m launch.benchmark draws [--flags]
+"""Speed of the noises that draw random numbers: pnoise benchmark draws [--flags]
 
 Measured: the wall-clock seconds of one call of a compiled function: Gaussian noise and
 salt-and-pepper on x, whose shape is (k, *shape), and jax.random drawing the same number of float32

@@ -1,11 +1,11 @@
-"""Communication and memory traffic of each noise: python -m launch.benchmark exchanges [--flags]
+"""Communication and memory traffic of each noise: pnoise benchmark exchanges [--flags]
 
 Nothing is timed: each noise is compiled for x of shape (k, *shape), whose batch axis is spread over
 the devices, and the exchanges are read from the program, forward (x to noisy x) and backward (the
 gradient with respect to x). Printed: the bytes that a device sends, also in rows of x and as a
 share of the device's rows; and its memory traffic, counted in the program's text, divided by the
 minimum, reading and writing its rows once. --topology=v5e:4x4 compiles for TPUs, with libtpu, and
-h100:8 for GPUs, with JAX's CUDA plugin; see python -m launch.compile.
+h100:8 for GPUs, with JAX's CUDA plugin; see pnoise compile.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from pnoise_jax.studies import ahead_of_time
 from ..main import whole_numbers
 from . import report
 
-_TOPOLOGY = flags.DEFINE_string("topology", "cpu:8", "Devices, as in launch.compile.")
+_TOPOLOGY = flags.DEFINE_string("topology", "cpu:8", "Devices, as in pnoise compile.")
 _K = flags.DEFINE_integer("k", 64, "Batch size: the number of rows that are mixed.", lower_bound=2)
 _SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens and features.")
 _FSDP = flags.DEFINE_list("fsdp", ["1", "4"], "Devices that share parameters; one mesh for each.")

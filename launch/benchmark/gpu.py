@@ -1,4 +1,4 @@
-"""Models, noises and sweeps on a GPU: python -m launch.benchmark gpu --out=FOLDER
+"""Models, noises and sweeps on a GPU: pnoise benchmark gpu --out=FOLDER
 
 Runs other benchmarks at the sizes of a large GPU. Compiling takes most of the time, so a few parts
 prepare at the same time, and then measure one after another. XLA and PyTorch time kernels while

@@ -1,4 +1,4 @@
-"""How cost grows with size: python -m launch.benchmark growth [--flags]
+"""How cost grows with size: pnoise benchmark growth [--flags]
 
 Measured: the CPU seconds of all threads, and the wall-clock seconds,
 

@@ -1,4 +1,4 @@
-"""Peak memory of loading, training and an audit: python -m launch.benchmark memory [--flags]
+"""Peak memory of loading, training and an audit: pnoise benchmark memory [--flags]
 
 Measured: the peak resident set of a new process, as Linux counts it (VmHWM). It includes Python,
 the imports and the compiler. For each model, one process each

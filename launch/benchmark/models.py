@@ -1,4 +1,4 @@
-"""Speed of the models against timm's: python -m launch.benchmark models [--flags]
+"""Speed of the models against timm's: pnoise benchmark models [--flags]
 
 Measured: the wall-clock seconds of a forward pass in evaluation and of a training step with AdamW,
 on a batch of random images, for one model of each family. Ours are compiled by XLA; timm's run in

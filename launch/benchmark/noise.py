@@ -1,4 +1,4 @@
-"""Speed of the linear transform noise alone: python -m launch.benchmark noise [--flags]
+"""Speed of the linear transform noise alone: pnoise benchmark noise [--flags]
 
 Measured: the wall-clock seconds of one call of a compiled function of x, whose shape is (k, *shape)
 and whose batch axis is spread over the devices. The alternatives are the structured implementation,

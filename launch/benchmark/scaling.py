@@ -1,4 +1,4 @@
-"""The work that more devices and hosts add: python -m launch.benchmark scaling [--flags]
+"""The work that more devices and hosts add: pnoise benchmark scaling [--flags]
 
 Measured: the CPU seconds of all threads, because all devices and hosts are on one machine and share
 its cores,

@@ -1,4 +1,4 @@
-"""Speed of a training step with noise: python -m launch.benchmark step [--flags]
+"""Speed of a training step with noise: pnoise benchmark step [--flags]
 
 Measured: the wall-clock seconds of one training step, compiled and with its state donated as in the
 training loop, on a batch that is already on the devices. The model has no injection ("plain"), or

@@ -1,4 +1,4 @@
-"""Speed of training several runs at once, with vmap: python -m launch.benchmark sweep [--flags]
+"""Speed of training several runs at once, with vmap: pnoise benchmark sweep [--flags]
 
 Measured: the wall-clock seconds of one training step of each of several runs of
 configs/digits_vit.py that differ in their seed, on batches that are already on the device. Either a

@@ -1,4 +1,4 @@
-"""timm's forward pass and training step in PyTorch, for launch.benchmark models."""
+"""timm's forward pass and training step in PyTorch, for pnoise benchmark models."""
 
 import functools
 import os

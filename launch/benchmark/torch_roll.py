@@ -1,4 +1,4 @@
-"""The cyclic shift as PyTorch's torch.roll, for launch.benchmark noise."""
+"""The cyclic shift as PyTorch's torch.roll, for pnoise benchmark noise."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""How often an audit is wrong: python -m launch.benchmark verdicts [--flags]
+"""How often an audit is wrong: pnoise benchmark verdicts [--flags]
 
 Measured in simulated audits of functions for which the truth is known
 (launch/benchmark/verdict_cases.py), with different numbers of examples and classes, batch sizes,

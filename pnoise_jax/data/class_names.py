@@ -176,7 +176,7 @@ def _refuse_misnumbered(theirs: Names, ours: Names, whose: str) -> None:
             f"{whose} cannot be compared by number: on one side, label {label} is the class called "
             f"{names[label]!r}, as if folders 0, 1, 2, … had been sorted as strings, and the other "
             "side does not use numbers as names. Prepare the data set again, with its classes in "
-            "numerical order (for imagenet_v2: python -m launch.prepare --dataset imagenet_v2/…)"
+            "numerical order (for imagenet_v2: pnoise prepare --dataset imagenet_v2/…)"
         )
 
 

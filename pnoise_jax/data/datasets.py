@@ -35,11 +35,11 @@ def load(
     """Loads one split of a data set.
 
     An embedded data set is prepared below `data_dir` if it is not there yet. Any other data set
-    must have been prepared by `launch.prepare` or by TFDS itself, as array_record or tfrecord, in
+    must have been prepared by `pnoise prepare` or by TFDS itself, as array_record or tfrecord, in
     ``<data_dir>/<name>/<version>``. If there are several versions, the newest is loaded.
 
     Args:
-      name: one of `list_datasets()`; "folder/<name>" for a data set that `launch.prepare` built
+      name: one of `list_datasets()`; "folder/<name>" for a data set that `pnoise prepare` built
         from your own folders; your own data set (`register_dataset`, "module:function"); or any
         data set that is prepared below `data_dir` and has the features "image" and "label".
       split: a TFDS split: `train`, `test`, `train[:300]`, `train[:10%]`, `train+test`.
@@ -227,9 +227,7 @@ def _not_there(name: str, place: Path | str, field: str) -> Exception:
         )
     is_folder = _is_inside(name) and Path(name).parts[0] == "folder" and len(Path(name).parts) == 2
     if name in (*official.NAMES, *imagenet_sets.CORRUPTED_NAMES) or is_folder:
-        command = (
-            f"python -m launch.prepare --dataset={name} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS"
-        )
+        command = f"pnoise prepare --dataset={name} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS"
         if isinstance(place, str):
             return FileNotFoundError(
                 f"{where}. Prepare it in a local directory: {command} --data_dir=DIRECTORY; then "

@@ -53,7 +53,7 @@ def _newest(names: Iterable[str]) -> str | None:
 
 
 class PreparedDirectory:
-    """A data set with the features "image" and "label", prepared by TFDS or `launch.prepare`.
+    """A data set with the features "image" and "label", prepared by TFDS or `pnoise prepare`.
 
     Instead of "label", it may have the features of imagenet2012_real: "original_label", and
     "real_label", a set of labels.

@@ -17,7 +17,7 @@ CORRUPTIONS = tuple(name for names in ARCHIVES.values() for name in names)
 SEVERITIES = (1, 2, 3, 4, 5)
 CORRUPTED = "imagenet2012_corrupted"
 CORRUPTED_SIDE = 224  # pixels: the published images are already cropped
-# The version that `launch.prepare` builds from the published files. TFDS corrupts the validation
+# The version that `pnoise prepare` builds from the published files. TFDS corrupts the validation
 # images itself and gives the result other versions.
 OFFICIAL_CORRUPTED_VERSION = "1.0.0"
 

@@ -204,7 +204,7 @@ def read(directory: Path) -> Manifest:
         *(KeyError, AttributeError, RecursionError),
     ) as error:
         raise OSError(
-            f"{file} cannot be read as what launch.prepare writes ({type(error).__name__}: "
+            f"{file} cannot be read as what pnoise prepare writes ({type(error).__name__}: "
             f"{error}): delete {directory} and prepare it again, or copy it again"
         ) from error
     if kind != FORMAT:

@@ -1,4 +1,4 @@
-"""The names of the data sets that `launch.prepare` builds from files that their owners distribute.
+"""The names of the data sets that `pnoise prepare` builds from files that their owners distribute.
 
 `load` also reads any other data set that TFDS has prepared.
 """

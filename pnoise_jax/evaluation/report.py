@@ -48,7 +48,7 @@ CLASSIFICATION_MEASURES = (
 EXPLANATION = (
     "Noise that mixes examples makes a prediction depend on the other examples of its batch. In "
     "class order these share its label, which no deployed classifier knows. Any gain of the "
-    "class-sorted row over the shuffled one comes from the order of the test set; launch.audit "
+    "class-sorted row over the shuffled one comes from the order of the test set; pnoise audit "
     "tests whether the labels of batch mates are what is read."
 )
 

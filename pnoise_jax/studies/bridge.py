@@ -76,7 +76,7 @@ def read_models(workdir: str | os.PathLike) -> list[Model]:
         not have.
     """
     path = Path(workdir) / "results.csv"
-    fix = "give the work directory of launch.sweep --config configs/bridge.py:digits"
+    fix = "give the work directory of pnoise sweep --config bridge:digits"
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv_rows(file)

@@ -26,7 +26,7 @@ def require_no_run(path: Path) -> None:
     """Raises ValueError if the directory of a study contains a run of its own."""
     if RunDirectory(path).has_run():
         raise ValueError(
-            f"--workdir={str(path)!r} contains a run of launch.train; give the study its own "
+            f"--workdir={str(path)!r} contains a run of pnoise train; give the study its own "
             "directory"
         )
 

@@ -154,7 +154,7 @@ def _require_prepared(names: Sequence[str], data_dir: str | None) -> None:
         listed = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" * (len(missing) > 8))
         raise FileNotFoundError(
             f"--sets: {len(missing)} of {len(names)} data sets are not prepared in {where}: "
-            f"{listed}. Prepare each: python -m launch.prepare "
+            f"{listed}. Prepare each: pnoise prepare "
             f"--dataset={missing[0]} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS --data_dir=DIRECTORY "
             "(to use a bucket, copy the result there), or leave it out"
         )

@@ -80,7 +80,7 @@ def create_program(
             raise ValueError(
                 f"{field}={config[field]}: here every device holds all parameters, because one "
                 f"program trains several runs; set {field}=1, or train a single run with "
-                "launch.train"
+                "pnoise train"
             )
     takes_strength = any_strength and trains_with_noise(experiment)
     if takes_strength:  # a fixed value, so that the run's own strength is not compiled in

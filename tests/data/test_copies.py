@@ -323,7 +323,7 @@ def read_report(workdir):
         ("folder/my pêts", URL, FileNotFoundError, "data.name='folder/my pêts' is not prepared"),
         ("digits", "gs://another-bucket", OSError, "there is no bucket 'another-bucket'"),
         ("imagenet2012", URL, FileNotFoundError, "gcloud storage cp -r 'DIRECTORY/"),
-        ("folder/pets", URL, FileNotFoundError, "launch.prepare --dataset=folder/pets"),
+        ("folder/pets", URL, FileNotFoundError, "pnoise prepare --dataset=folder/pets"),
         ("imagenet2102", URL, ValueError, "did you mean 'imagenet2012'"),
         ("../digits", URL, ValueError, "is unknown"),
     ],

@@ -1,4 +1,4 @@
-"""python -m launch.adapt and launch.neighbours as a user runs them."""
+"""pnoise adapt and neighbours as a user runs them."""
 
 import csv
 import json

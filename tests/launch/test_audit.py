@@ -1,4 +1,4 @@
-"""python -m launch.audit as a user runs it."""
+"""pnoise audit as a user runs it."""
 
 import json
 

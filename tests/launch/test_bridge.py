@@ -1,4 +1,4 @@
-"""python -m launch.bridge as a user runs it."""
+"""pnoise bridge as a user runs it."""
 
 import csv
 

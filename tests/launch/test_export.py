@@ -1,4 +1,4 @@
-"""python -m launch.export as a user runs it."""
+"""pnoise export as a user runs it."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""python -m launch.prepare as a user runs it."""
+"""pnoise prepare as a user runs it."""
 
 import signal
 import time
@@ -31,7 +31,7 @@ def test_prepares_once_and_says_what_a_config_needs(tmp_path):
         "examples: test 12, train 13",
         "images: 1 CMYK to RGB",
         "classes: 3, starting at label 0: cat, dog, owl",
-        "in a config, or as flags of launch.train:",
+        "in a config, or as flags of pnoise train:",
         *flags,
     ]
     assert len(data.load("folder/pets", split="train", data_dir=tmp_path / "data")) == 13
@@ -61,7 +61,7 @@ def test_suggested_splits(splits, expected, tmp_path):
     """A test split is never suggested for training."""
     path = tmp_path / "folder" / "x" / "1.0.0"
     prepared = Prepared("folder/x", path, dict.fromkeys(splits, 9), is_new=True)
-    lines = prepare.describe(prepared).split("as flags of launch.train:\n")[1].splitlines()
+    lines = prepare.describe(prepared).split("as flags of pnoise train:\n")[1].splitlines()
     flags = {line.strip(" '").removeprefix("--config.data.") for line in lines}
     assert {flag for flag in flags if "_split=" in flag} == expected
 

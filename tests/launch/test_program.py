@@ -1,12 +1,14 @@
 """`pnoise PROGRAM`, from any directory: in a clone, and as installed."""
 
 import pathlib
+import re
 import subprocess
 import sys
 import venv
 
 import pytest
 
+from launch.__main__ import PROGRAMS
 from tests.launch import command
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -22,6 +24,16 @@ def run(module, *arguments, path, cwd):
         env=environment,
         timeout=300,
     )
+
+
+@pytest.mark.parametrize("folder", ["launch", "configs", "pnoise_jax", "docs"])
+def test_programs_have_the_name_that_works_wherever_the_package_is_installed(folder):
+    """Only a clone has ``python -m launch.PROGRAM``."""
+    programs = "|".join(PROGRAMS)
+    for file in (ROOT / folder).rglob("*"):
+        if file.suffix in (".py", ".md") and file.name != "speed-log.md":
+            named = re.search(rf"(?<![\w.])launch\.({programs})\b(?!\",)", file.read_text())
+            assert named is None, f"{file}: {named[0]}"
 
 
 def test_help_names_every_program(tmp_path):

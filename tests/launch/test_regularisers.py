@@ -1,4 +1,4 @@
-"""python -m launch.regularisers as a user runs it: a tiny study of two arms and one on top."""
+"""pnoise regularisers as a user runs it: a tiny study of two arms and one on top."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""python -m launch.robustness as a user runs it."""
+"""pnoise robustness as a user runs it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""python -m launch.show as a user runs it."""
+"""pnoise show as a user runs it."""
 
 import csv
 import json

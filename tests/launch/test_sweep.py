@@ -1,4 +1,4 @@
-"""python -m launch.sweep and launch.benchmark sweep as a user runs them."""
+"""pnoise sweep and benchmark sweep as a user runs them."""
 
 import csv
 import json
@@ -68,7 +68,7 @@ def test_a_sweep_from_a_file_writes_results_figures_and_runs(config, data_dir, t
     assert "results of another base config (batch_size: 50 there, 60 now)" in errors
     code, _, errors = sweep(config, workdir / rows[0]["run"], data_dir)
     assert code == 64
-    assert "holds a run of launch.train" in errors
+    assert "holds a run of pnoise train" in errors
 
 
 @pytest.mark.parametrize(

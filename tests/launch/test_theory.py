@@ -1,4 +1,4 @@
-"""python -m launch.theory as a user runs it."""
+"""pnoise theory as a user runs it."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""python -m launch.train and launch.evaluate as a user runs them."""
+"""pnoise train and evaluate as a user runs them."""
 
 import json
 import re

@@ -51,7 +51,7 @@ PROVEN = {
     "Proven": (
         "The public code of the authors’ later method, built on TVT, keeps the optimal quality "
         "matrix on in every validation, over class-sorted lists, in batches of 16. In these lists "
-        "most mates of an image share its class: launch.neighbours counts them."
+        "most mates of an image share its class: pnoise neighbours counts them."
     ),
     "Implicated, not proven": (
         "The positive-noise rows of the paper’s tables 5 and 6. Their evaluation code is not "

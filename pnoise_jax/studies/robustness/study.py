@@ -195,7 +195,7 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
     writing.require_places(path, named=named, files=files, directories=("runs", "measured"))
     if RunDirectory(path).has_run():
         raise ValueError(
-            f"{named} contains a run of launch.train; give the study its own directory, or leave "
+            f"{named} contains a run of pnoise train; give the study its own directory, or leave "
             "--config out to measure the run"
         )
     if (path / BASE_CONFIG).exists():

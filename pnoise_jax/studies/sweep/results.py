@@ -61,7 +61,7 @@ def claim(
     require_places(path, named=named, files=_FILES, directories=("runs", shards.DIRECTORY))
     if RunDirectory(path).has_run() or RunDirectory(path).checkpoints.exists():
         raise ValueError(
-            f"--workdir={str(path)!r} holds a run of launch.train; choose another directory for "
+            f"--workdir={str(path)!r} holds a run of pnoise train; choose another directory for "
             "the sweep"
         )
     if (path / "measured").exists():

@@ -13,7 +13,7 @@ from pnoise_jax.weights.formats.regular_file import read_optional
 
 CLASS_NAMES = "label_names"  # the classes of the head, by label: a list, as in timm's config.json
 PREPROCESSING = "pretrained_cfg"  # JSON in a safetensors file's metadata; a section of config.json
-OPTIONS = "pnoise_jax.model"  # the options of our model, as `launch.export` writes them
+OPTIONS = "pnoise_jax.model"  # the options of our model, as `pnoise export` writes them
 _SHOWS_MODEL = ("options", "architecture", "global_pool", "model_args")
 
 
@@ -49,7 +49,7 @@ class ModelInfo:
 
     @property
     def options(self) -> dict[str, Any]:
-        """All options of our model if `launch.export` wrote the file; else {}."""
+        """All options of our model if `pnoise export` wrote the file; else {}."""
         options = self.fields.get("options")
         return options if isinstance(options, dict) else {}
 
@@ -69,7 +69,7 @@ def read_model_info(path: Path, metadata: Mapping[str, str]) -> tuple[ModelInfo,
 
     Args:
       path: the path of the file; config.json may be in the same directory, as on timm's hub.
-      metadata: the texts stored with the arrays; `launch.export` stores a complete description.
+      metadata: the texts stored with the arrays; `pnoise export` stores a complete description.
 
     Raises:
       ValueError: config.json is not a regular file, or it is too large.

@@ -262,7 +262,7 @@ def test_says_what_to_download(name, manual_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match="Download them from https://") as error:
         prepare(name, manual_dir=manual_dir, data_dir=tmp_path)
     assert str(manual_dir) in str(error.value)
-    with pytest.raises(FileNotFoundError, match=f"launch.prepare --dataset={name}"):
+    with pytest.raises(FileNotFoundError, match=f"pnoise prepare --dataset={name}"):
         data.load(name, split="test", data_dir=tmp_path)
 
 

@@ -66,7 +66,7 @@ def _describe(injection: noise.Injection, num_layers: int) -> AuditedNoise:
     if kind.mixes == "views":
         raise ValueError(
             f"{injection.section}.axis='views': an audit evaluates one view of each image, so "
-            "there are no views to mix; use launch.evaluate with evaluation.views instead"
+            "there are no views to mix; use pnoise evaluate with evaluation.views instead"
         )
     matrix = getattr(kind, "quality", kind)
     quality, words = _NAMES.get(type(matrix), (type(matrix).__name__,) * 2)
