@@ -60,7 +60,7 @@ def mean_over_batches(metric: Metric) -> Metric:
     def averaged(batches: Sequence[Batch]) -> float:
         return float(np.mean([metric([batch]) for batch in batches]))
 
-    averaged.__name__ = f"{getattr(metric, '__name__', 'metric')}, averaged over batches"
+    averaged.__name__ = f"{getattr(metric, '__name__', 'metric')} averaged over batches"
     return averaged
 
 

@@ -61,7 +61,7 @@ def test_a_mean_over_batches_depends_on_the_batches():
     averaged = metrics.mean_over_batches(metrics.macro_f1)
     values = {averaged(batches(GENERATOR.permutation(205))) for _ in range(3)}
     assert len(values) == 3
-    assert averaged.__name__ == "macro_f1, averaged over batches"
+    assert averaged.__name__ == "macro_f1 averaged over batches"
 
 
 def test_metrics_have_names():

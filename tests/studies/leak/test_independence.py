@@ -223,10 +223,10 @@ def test_training_mode_of_flax_is_noticed():
 
 
 def test_the_size_of_the_batch_and_the_place_in_it_are_noticed():
-    pattern = r"example \d+ depends on the size of its batch or on its place in it, .* alone, out"
+    pattern = r"example \d+ depends on the size of its batch or its place in it, or .* alone, out"
     with pytest.raises(AssertionError, match=pattern):
         studies.assert_independent_of_batch(lambda x: x / len(x), X)
-    pattern = r"example \d+ depends on its place in the batch: moved .* as a whole does this"
+    pattern = r"example \d+ depends on its place in the batch: moved .* a whole batch does this"
     with pytest.raises(AssertionError, match=pattern):
         studies.assert_independent_of_batch(
             lambda x: x + jax.random.normal(jax.random.key(0), x.shape), X
@@ -331,3 +331,16 @@ def test_a_place_in_the_batch_is_noticed():
 
     with pytest.raises(AssertionError, match=r"example \d depends on its place in the batch"):
         studies.assert_independent_of_batch(second_is_overwritten, X)
+
+
+def test_padding_to_the_longest_is_not_said_to_leave_out_the_mates():
+    """Every batch that is tried has an example of three; other mates would change the output."""
+    x = np.array([[1.0, 1, 0], [1, 1, 1], [1, 1, 2], [1, 1, 3], [1, 1, 4], [1, 1, 5]])
+
+    def mean_with_padding(x):
+        return x.sum(axis=1, keepdims=True) / (x > 0).sum(axis=1).max()
+
+    assert mean_with_padding(x[:2])[0] != mean_with_padding(x[[0, 0]])[0]
+    with pytest.raises(AssertionError, match="padding to the longest") as caught:
+        studies.assert_independent_of_batch(mean_with_padding, x)
+    assert "but not on" not in str(caught.value)

@@ -17,7 +17,7 @@ _CAUSES = (
     "Usual causes: batch statistics that are not frozen, noise that mixes examples, attention or a "
     "reshape along the batch axis"
 )
-_DRAWN = "Noise drawn for a batch as a whole does this"
+_DRAWN = "Noise drawn for a whole batch does this"
 _SQUEEZE = " (squeeze() without an axis also drops the batch axis of a batch of one)"
 _MATES = 64  # mates to try one by one, to name the one that matters most
 _ALONE = 8  # examples of a batch to try alone as well
@@ -167,9 +167,10 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
             _check_deterministic(batch, batch.numbers, batch.reference, allowed)
             _check_deterministic(batch, np.array([example]), alone, allowed)
             raise AssertionError(
-                f"{batch.where}example {example} depends on the size of its batch or on its place "
-                "in it, but not on which batch mates it has: alone, output "
-                f"{_went(batch.reference[example], alone[0], allowed)}. {_DRAWN}"
+                f"{batch.where}example {example} depends on the size of its batch or its place in "
+                "it, or on its batch mates in a way that exchanging some of them did not show: "
+                f"alone, output {_went(batch.reference[example], alone[0], allowed)}. Usual "
+                "causes: padding to the longest example of a batch, noise drawn for a whole batch"
             )
 
 
