@@ -106,7 +106,8 @@ def _other_parts(unexpected: Mapping[str, str], likely: str) -> str:
     if parts:
         return ", ".join(f"{part} ({printable_name(name)})" for part, name in parts.items())
     for path, name in unexpected.items():
-        is_named = any(re.fullmatch(naming.blocks, name) for naming in NAMINGS)
+        # A run's arrays have our own names.
+        is_named = name == path or any(re.fullmatch(naming.blocks, name) for naming in NAMINGS)
         if re.match(_IN_BLOCK, path) and not is_named:
             return f"arrays such as {printable_name(name)} in its blocks"
     return ""

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 from pnoise_jax import weights
+from pnoise_jax.weights.likely_model import describe_likely_model
 from tests.models import test_golden as timm
 from tests.weights import sources
 
@@ -108,6 +110,21 @@ def test_a_model_with_another_stem_or_other_gates_is_named(tmp_path):
     assert "like convit_ti with patch_size=8, dim=36, depth=3, mlp_dim=72, local_layers=2:" in (
         error(file, sources.vit())
     )
+
+
+def test_the_arrays_of_a_run_are_not_called_unknown():
+    """A run's arrays have our own names, which no other format has."""
+    run, model = (
+        {f"params/{path}": leaf.shape for path, leaf in flat.items()}
+        for flat in (
+            traverse_util.flatten_dict(sources.shapes(sources.vit(depth=depth))["params"], sep="/")
+            for depth in (3, 2)
+        )
+    )
+    unexpected = {path: path for path in run if path not in model}
+    assert len(unexpected) == 12
+    foreign, likely = describe_likely_model(run, run, unexpected, model_shapes=model)
+    assert (foreign, "depth=3" in likely) == ("", True)
 
 
 def test_a_width_that_the_likely_models_heads_do_not_divide(tmp_path):
