@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from pnoise_jax.counting import counted
 from pnoise_jax.data.class_names import NUMBER
 from pnoise_jax.data.prepare.kinds import Files, only_images
 from pnoise_jax.data.prepare.litter import is_hidden, is_litter
@@ -83,11 +84,14 @@ def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> 
             classes[parts[0]].append(member)
     if not classes:
         fix = (
-            f": its {len(unlabelled)} images have no class, so move it away, or choose "
-            "--layout=classes if the folders are classes"
-            if unlabelled and folder != "."
-            else ""
+            ""
+            if not unlabelled
+            else f": it has {counted(len(unlabelled), 'image')} without a class: "
         )
+        if unlabelled and folder == ".":
+            fix += "put the images of each class into a folder of their own"
+        elif unlabelled:
+            fix += "move it away, or choose --layout=classes if the folders are classes"
         raise ValueError(f"{where} has no class folders, {printable(folder)}/<class>/<image>{fix}")
     names = [*classes, *(member.path for members in classes.values() for member in members)]
     _refuse(where, "file names that are not UTF-8", _not_utf8(names), "rename them")

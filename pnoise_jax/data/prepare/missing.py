@@ -22,7 +22,8 @@ def existing_directory(name: str, manual_dir: str | os.PathLike | None) -> Path:
     directory = Path(manual_dir).expanduser().absolute()
     if not directory.exists():
         raise FileNotFoundError(
-            f"--manual_dir={directory} does not exist: set it to the directory of the downloads"
+            f"--manual_dir={directory} does not exist: give the directory of the downloads, or of "
+            "your images"
         )
     if not directory.is_dir():
         raise NotADirectoryError(

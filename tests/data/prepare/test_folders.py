@@ -205,7 +205,7 @@ def test_a_class_of_folders_beside_others_of_images_is_clear(manual):
 
 
 def test_test_images_without_labels(manual):
-    with pytest.raises(ValueError, match=r"has no class folders, test/<class>.*2 images have no"):
+    with pytest.raises(ValueError, match=r"has no class folders, test/<class>.*2 images without a"):
         prepare(manual, "train/cat/1.jpg", "train/dog/1.jpg", "test/1.jpg", "test/2.jpg")
 
 
@@ -416,6 +416,11 @@ def test_unreadable_images_are_not_left_out_silently(manual, name):
 def test_the_archive_that_a_tree_came_from_may_lie_beside_it(manual):
     prepared = prepare(manual, *trees("cat", "dog"), ("pets.zip", b"PK\3\4"), ("pets.pdf", b"%PDF"))
     assert prepared.notes == ["left out 2 files that cannot be read here: pets.pdf, pets.zip"]
+
+
+def test_images_without_class_folders_are_told_where_to_go(manual):
+    with pytest.raises(ValueError, match="it has 1 image without a class: put the images of each"):
+        prepare(manual, "cat1.jpg")
 
 
 def test_a_class_of_only_unreadable_images_is_not_lost(manual):
