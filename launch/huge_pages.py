@@ -15,7 +15,9 @@ from . import programs
 
 VARIABLE, TUNABLE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 SWITCH = "PNOISE_HUGE_PAGES"
-SENTENCE = f"arrays were in huge pages ({TUNABLE}); {SWITCH}=0 turns this off"
+SENTENCE = (
+    f"note: memory was in huge pages, which saves time ({TUNABLE}); {SWITCH}=0 turns this off"
+)
 _STARTED_AGAIN = "_PNOISE_STARTED_AGAIN"  # the id of the process, which stays the same
 _FIRST_GLIBC = (2, 35)
 _MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")

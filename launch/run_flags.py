@@ -108,8 +108,8 @@ def read_sweep() -> tuple[list, list[str]]:
     file = config_file()
     if cells is None and "sweep" not in _config_names(file):
         raise ValueError(
-            f"--config={file} has no sweep(): define it next to get_config() to return a dict of "
-            "dotted fields for each cell, such as {'noise.strength': 0.3, 'seed': 1}"
+            f"--config={file} has no sweep(): define it next to get_config() to return a list "
+            "with a dict of fields for each cell, such as {'noise.strength': 0.3, 'seed': 1}"
         )
     if not isinstance(cells, list):
         raise ValueError(

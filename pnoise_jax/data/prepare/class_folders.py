@@ -83,15 +83,11 @@ def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> 
         else:
             classes[parts[0]].append(member)
     if not classes:
-        fix = (
-            ""
-            if not unlabelled
-            else f": it has {counted(len(unlabelled), 'image')} without a class: "
-        )
-        if unlabelled and folder == ".":
-            fix += "put the images of each class into a folder of their own"
-        elif unlabelled:
-            fix += "move it away, or choose --layout=classes if the folders are classes"
+        fix = "move it away, or choose --layout=classes if the folders are classes"
+        if folder == ".":
+            fix = "put the images of each class into a folder of their own"
+        number = counted(len(unlabelled), "image")
+        fix = f": it has {number} without a class: {fix}" if unlabelled else ""
         raise ValueError(f"{where} has no class folders, {printable(folder)}/<class>/<image>{fix}")
     names = [*classes, *(member.path for members in classes.values() for member in members)]
     _refuse(where, "file names that are not UTF-8", _not_utf8(names), "rename them")
