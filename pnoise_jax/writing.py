@@ -190,8 +190,9 @@ def require_places(
     for name in files:
         place = directory / name
         if os.path.lexists(place) and not place.is_file():
-            kind = "a directory" if place.is_dir() else "not a regular file"
-            raise FileExistsError(
+            is_directory = place.is_dir()
+            kind = "a directory" if is_directory else "not a regular file"
+            raise (IsADirectoryError if is_directory else OSError)(
                 f"{named}: {place} is {kind}, but a file of that name must be written: move it "
                 "away, or choose another directory"
             )

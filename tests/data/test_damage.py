@@ -401,5 +401,5 @@ def test_exchanged_names_of_classes(copy):
 def test_a_damaged_preparation(copy, content):
     directory = copy("ours")
     (directory / "preparation.json").write_text(content)
-    with pytest.raises(OSError, match=r"preparation\.json cannot be read as what launch\.prepare"):
+    with pytest.raises(OSError, match=r"preparation\.json cannot be read as what pnoise prepare"):
         read(directory)

@@ -173,7 +173,7 @@ def test_the_newest_version_is_taken(data_dir):
 
 @pytest.mark.parametrize("name", ["imagenet2012", "office_home", "folder/flowers"])
 def test_the_error_tells_how_to_prepare_a_data_set(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match=rf"launch\.prepare --dataset={name} --manual_dir"):
+    with pytest.raises(FileNotFoundError, match=rf"pnoise prepare --dataset={name} --manual_dir"):
         data.load(name, split="train", data_dir=tmp_path)
 
 
@@ -289,8 +289,8 @@ def test_reading_many_labels_reports_progress(data_set, request, monkeypatch, ca
     ("content", "error", "message"),
     [
         ('{"format": 99, "short_side": null}', ValueError, r"another version .*\(format 99"),
-        ("", OSError, r"preparation\.json cannot be read as what launch\.prepare writes"),
-        ("{}", OSError, r"preparation\.json cannot be read as what launch\.prepare writes"),
+        ("", OSError, r"preparation\.json cannot be read as what pnoise prepare writes"),
+        ("{}", OSError, r"preparation\.json cannot be read as what pnoise prepare writes"),
     ],
 )
 def test_preparation_json_is_checked(data_dir, content, error, message):

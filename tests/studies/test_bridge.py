@@ -21,7 +21,7 @@ def model(drop, leak, *, depth=2, seed=0, pooling="token"):
 
 
 def write_sweep(path, rows, *, name="digits", more=()):
-    """A work directory as launch.sweep leaves it; ``more`` are further columns of the rows."""
+    """A work directory as pnoise sweep leaves it; ``more`` are further columns of the rows."""
     path.mkdir()
     with (path / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file)

@@ -99,7 +99,7 @@ def test_another_config_is_refused(study, data_dir):
     with pytest.raises(ValueError, match=r"with another config \(batch_size: 16 there, 8 now"):
         robustness.run_curves(config, workdir, two, seeds=(0,), settings=SETTINGS)
     run = workdir / "runs" / "plain-seed_0"
-    with pytest.raises(ValueError, match=r"contains a run of launch\.train"):
+    with pytest.raises(ValueError, match=r"contains a run of pnoise train"):
         robustness.run_curves(study_config(data_dir), run, two, settings=SETTINGS)
 
 

@@ -154,7 +154,7 @@ def test_published_rows_are_shown_only_for_their_metric(metric, shown):
 def test_runs_and_pairs_have_their_own_directories(tmp_path):
     config = domains.config("tvt")
     run_config.claim(tmp_path / "run", config)
-    with pytest.raises(ValueError, match=r"contains a run of launch\.train"):
+    with pytest.raises(ValueError, match=r"contains a run of pnoise train"):
         run_pairs(config, tmp_path / "run", PAIRS)
     run_pairs(config, tmp_path / "pairs", PAIRS)
     for path in (tmp_path / "pairs", tmp_path / "pairs" / "A-B"):

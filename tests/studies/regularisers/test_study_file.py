@@ -100,7 +100,7 @@ def test_a_damaged_file_is_named(config, tmp_path):
 
 def test_a_run_is_refused(config, tmp_path):
     run_config.claim(tmp_path, config)
-    with pytest.raises(ValueError, match=r"contains a run of launch\.train"):
+    with pytest.raises(ValueError, match=r"contains a run of pnoise train"):
         claim(tmp_path, config)
     assert not (tmp_path / STUDY).exists()
 

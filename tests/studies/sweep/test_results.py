@@ -117,7 +117,7 @@ def test_a_work_directory_belongs_to_one_base(base, tmp_path):
 
 def test_a_run_of_launch_train_is_refused(base, tmp_path):
     run_config.claim(tmp_path, base)
-    with pytest.raises(ValueError, match=r"holds a run of launch\.train"):
+    with pytest.raises(ValueError, match=r"holds a run of pnoise train"):
         sweep_results.claim(tmp_path, base)
 
 
