@@ -13,6 +13,8 @@ DEFAULT_BATCH_SIZES = (10, 50, 100)
 MIN_BATCHES = 5  # in a protocol; an interval over fewer says nothing
 MIN_ORDERS = 20
 PARTS_OF_LEVEL = 6  # tests of the interventions: three kinds of target, two directions
+_PLAIN = {"confidence": float, "equivalence": float}
+_PLAIN |= dict.fromkeys(("orders", "purity_steps", "resamples", "seed"), int)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,8 @@ class AuditSettings:
             raise ValueError(
                 f"interval={self.interval!r}: choose one of 'auto', 'seeds', 'batches'"
             )
+        for name, kind in _PLAIN.items():  # of NumPy's numbers, which JSON does not take
+            object.__setattr__(self, name, kind(getattr(self, name)))
         if self.batch_sizes is None:
             return
         if isinstance(self.batch_sizes, list):
@@ -89,6 +93,7 @@ class AuditSettings:
                 )
         if len(set(self.batch_sizes)) < len(self.batch_sizes):
             raise ValueError(f"batch_sizes={self.batch_sizes!r}: one size is given twice")
+        object.__setattr__(self, "batch_sizes", tuple(map(int, self.batch_sizes)))
 
     def for_labels(self, labels: np.ndarray, what: str) -> "AuditSettings":
         """Returns these settings with batch sizes that are possible for a test set.

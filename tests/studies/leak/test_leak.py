@@ -269,6 +269,17 @@ def test_batches_larger_than_a_class_are_allowed_on_request(examples):
     assert audit.content["purity"] == []
 
 
+def test_settings_may_be_numbers_of_numpy(examples, tmp_path):
+    plain = {"orders": 20, "purity_steps": 2, "resamples": 100, "seed": 3, "confidence": 0.5}
+    plain |= {"equivalence": 2.0, "batch_sizes": (10,)}
+    settings = studies.AuditSettings(
+        **{k: np.array(v)[()] for k, v in plain.items() if k != "batch_sizes"},
+        batch_sizes=(np.int64(10),),
+    )
+    assert settings == studies.AuditSettings(**plain)
+    studies.audit(clean, examples, clean=clean, settings=settings).write(tmp_path)
+
+
 def test_default_batch_sizes_hold_one_class():
     settings = studies.AuditSettings()
     assert settings.for_labels(np.repeat(np.arange(5), 60), "").batch_sizes == (10, 50)
