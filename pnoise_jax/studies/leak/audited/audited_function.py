@@ -151,8 +151,10 @@ class AuditedFunction:
             )
         self._classes = logits.shape[1]
         if self._last_label >= self._classes:
+            one = "; of two classes, give both: np.concatenate([-z, z], axis=1) for the logit z"
             raise ValueError(
                 f"label {self._last_label}: {what} returns {counted(self._classes, 'logit')}"
+                + one * (self._classes == 1)
             )
 
 
