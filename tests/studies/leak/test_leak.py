@@ -548,6 +548,29 @@ def test_another_path_for_single_examples_is_noticed_in_probabilities():
     assert "independent" not in audit.verdict.kinds
 
 
+def test_a_mixing_clean_function_is_refused_where_two_classes_are_not_masked(examples):
+    """As in the heads of class-incremental tasks of two classes each."""
+    images, labels = examples
+    inputs = np.column_stack([images, labels // 2])
+
+    def of_task(logits, batch):
+        masked = np.arange(CLASSES) // 2 != batch[:, -1:].round()
+        others = np.full((len(batch), 4), -1e9)
+        return np.concatenate([np.where(masked, -1e9, logits), others], axis=1)
+
+    def alone(batch):
+        return of_task(clean(batch[:, :-1]), batch)
+
+    def reference(batch):
+        return of_task(mixes(batch[:, :-1]), batch)
+
+    with pytest.raises(ValueError, match="cannot be the reference"):
+        studies.audit(alone, (inputs, labels), clean=reference, settings=SETTINGS)
+    audit = studies.audit(alone, (inputs, labels), clean=alone, settings=SETTINGS)
+    assert "independent" in audit.verdict.kinds
+    assert audit.verdict.evidence["dependence"]["allowed"] < 1e-4
+
+
 @pytest.mark.parametrize("kind", ["masked", "small batches alone", "first examples alike"])
 def test_a_clean_function_that_mixes_is_refused(examples, kind):
     images, labels = examples

@@ -114,9 +114,15 @@ def check_batches(
 
 
 def logit_scale(logits: np.ndarray) -> float:
-    """Returns the median lead of the top logit over the next four, which are rarely masked."""
+    """Returns the median lead of the top logit over the next lower one, which is rarely masked.
+
+    Examples whose five largest logits are equal do not count; 0 if there are no others.
+    """
     ordered = np.sort(logits, axis=1)[:, -5:]
-    return float(np.median(ordered[:, -1:] - ordered[:, :-1])) if logits.shape[1] > 1 else 0.0
+    leads = ordered[:, -1:] - ordered[:, :-1]
+    next_lower = np.where(leads > 0, leads, np.inf).min(axis=1, initial=np.inf)
+    counted = next_lower[np.isfinite(next_lower)]
+    return float(np.median(counted)) if counted.size else 0.0
 
 
 def _choose_batches(by_kind: dict[str, list[np.ndarray]], batch_size: int) -> list[np.ndarray]:
