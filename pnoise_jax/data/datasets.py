@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,22 @@ def load(
       OSError: `data_dir` is not a directory or is not writable, the bucket cannot be read, or the
         directory of the data set is not a valid prepared data set.
     """
+    _refuse_version(name)
     if in_memory.DATASETS.knows(name):
         return _load_registered(name, split)
     directory = _prepared(name, data_dir)
     with directory.errors_named():
         return _read(directory, name, split, cache=cache)
+
+
+def _refuse_version(name: str) -> None:
+    """Raises ValueError if the name ends in a version, as TFDS allows, such as "digits:1.0.0"."""
+    base, colon, version = name.partition(":")
+    if colon and re.fullmatch(r"[0-9.*]+", version):
+        raise ValueError(
+            f"data.name={name!r}: the newest version in data.data_dir is read, and no other can be "
+            f"chosen; set data.name={base!r}, and data.data_dir to a directory without newer ones"
+        )
 
 
 def _read(directory: PreparedDirectory, name: str, split: str, *, cache: bool) -> Dataset:

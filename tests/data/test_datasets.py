@@ -137,6 +137,12 @@ def test_an_unknown_name_suggests_similar_ones(tmp_path):
     assert "digits" in list_datasets()
 
 
+@pytest.mark.parametrize("name", ["digits:1.0.0", "imagenet_v2/topimages:3.*.*"])
+def test_a_version_in_the_name_is_refused(data_dir, name):
+    with pytest.raises(ValueError, match=r"the newest version in data.data_dir is read.*set data"):
+        load(name, split="test", data_dir=data_dir)
+
+
 @pytest.mark.parametrize(
     "split", ["tran", "train[:5000]", "train[:0]", "train[800:]", "train[abc]", "test+tran", ""]
 )
