@@ -34,9 +34,22 @@ def image_size(
 
 
 def transform(
-    config: ml_collections.ConfigDict, stored: data.Dataset, size: tuple[int, int], *, train: bool
+    config: ml_collections.ConfigDict,
+    stored: data.Dataset,
+    size: tuple[int, int],
+    *,
+    train: bool,
+    mean: data.PixelMean | None = None,
 ) -> data.Transform:
     """The transform from a stored image of a split to the model's input.
+
+    Args:
+      config: the config.
+      stored: the split.
+      size: height and width of the model's input.
+      train: whether it is data.train_transform, or else data.test_transform.
+      mean: what is subtracted from images; areas that a transform covers get its colour. By default
+        data.mean.
 
     Raises:
       ValueError: data.train_transform or data.test_transform is bad, does not fit the number of
@@ -53,10 +66,11 @@ def transform(
             f"{'model' if 'image_size' in config.model else 'data'}.image_size to the latter, or "
             "resize with 'resize_square'"
         )
+    is_image = isinstance(mean, data.MeanImage)
     created = data.create_transform(
         text,
         size=size,
-        mean=tuple(config.data.mean),
+        mean=mean.channel_means if is_image else tuple(config.data.mean),
         std=tuple(config.data.std),
         train=train,
         field=field,

@@ -140,7 +140,7 @@ class Setup:
     def transform_of(self, dataset: data.Dataset) -> data.Transform:
         """The transform from a stored training image of any data set to the model's input."""
         size = self.test_data.require_image_shape()[:2]
-        return inputs.transform(self.config, dataset, size, train=True)
+        return inputs.transform(self.config, dataset, size, train=True, mean=self.mean)
 
     def without_augmentation(self, dataset: data.Dataset) -> data.Dataset:
         """Any data set, with its images transformed like those of the test split."""
