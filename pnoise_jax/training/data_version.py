@@ -30,8 +30,15 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "class_names": None if names is None else list(names),
         "train_examples": len(experiment.train_data),
         "content": experiment.train_data.content,
+        **_mean_image(experiment),
         **experiment.task.describe_data(),
     }
+
+
+def _mean_image(experiment: Experiment) -> dict[str, str]:
+    """The digest of the mean image, as the config contains only its path; {} without one."""
+    mean = experiment.mean
+    return {"mean_image": mean.digest} if isinstance(mean, data.MeanImage) else {}
 
 
 def note(
@@ -128,6 +135,11 @@ def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) 
             f"--workdir={str(path)!r} has trained on {then} examples of {named}, but there are "
             f"{now} now: {fix}"
         )
+    if _differ(noted, described, "mean_image"):
+        raise ValueError(
+            f"--workdir={str(path)!r} has subtracted another mean image than the one in the file "
+            "of data.mean_image now: restore that file, or choose another directory"
+        )
     if have_other_content(noted, described):
         raise ValueError(
             f"--workdir={str(path)!r} has trained on other files or arrays of {named} than there "
@@ -153,7 +165,12 @@ def _require_same_source(
 
 def have_other_content(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
     """Whether two notes show different contents; older notes do not include the content."""
-    then, now = theirs.get("content"), ours.get("content")
+    return _differ(theirs, ours, "content")
+
+
+def _differ(theirs: dict[str, Any], ours: dict[str, Any], fact: str) -> bool:
+    """Whether two notes both include a fact, and differ in it."""
+    then, now = theirs.get(fact), ours.get(fact)
     return then is not None and now is not None and then != now
 
 
@@ -167,10 +184,16 @@ def _in_words(source: dict[str, Any] | None) -> str:
 
 
 def describe_changes(
-    config: ml_collections.ConfigDict, stored: ml_collections.ConfigDict
+    experiment: Experiment, stored: ml_collections.ConfigDict, path: Path
 ) -> tuple[str, ...]:
-    """Warnings if an evaluation prepares images differently from training."""
-    sentences = []
+    """Warnings if an evaluation prepares images differently from training.
+
+    Args:
+      experiment: the experiment to evaluate.
+      stored: the config of the run.
+      path: the work directory of the run.
+    """
+    sentences, config = [], experiment.config
     for field in ("mean", "std", "mean_image", "test_transform"):
         ours, theirs = config.data.get(field), stored.data.get(field)
         if _plain(ours) != _plain(theirs):
@@ -178,6 +201,11 @@ def describe_changes(
                 f"note: data.{field}={ours!r}, but the run was trained with {theirs!r}: its "
                 "accuracy may differ for this reason alone"
             )
+    if _differ(read(path), _mean_image(experiment), "mean_image"):
+        sentences.append(
+            f"note: the file data.mean_image={config.data.mean_image!r} is another mean image than "
+            "the run was trained with: its accuracy may differ for this reason alone"
+        )
     return tuple(sentences)
 
 

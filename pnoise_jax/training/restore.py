@@ -89,7 +89,7 @@ def restore(
         on_all_hosts(lambda: run_config.check(path, config, but=NOT_OF_WEIGHTS))
     experiment, notes = data_version.match_run(build(config), path)
     agreement.require_same_run(experiment, task="evaluate")
-    notes += data_version.describe_changes(config, stored)
+    notes += data_version.describe_changes(experiment, stored, path)
     notes += on_all_hosts(lambda: overlap.describe_overlap(experiment, stored, path))
     for sentence in notes:
         report(sentence)

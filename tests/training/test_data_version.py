@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from pnoise_jax import parallel, training
+from pnoise_jax import data, parallel, training
 from pnoise_jax.studies.sweep import results as sweep_results
-from pnoise_jax.training import run_config
+from pnoise_jax.training import data_version, run_config
 from pnoise_jax.training.restore import NOT_OF_WEIGHTS, restore
+from tests.training.runs import small_config
 
 REFUSED = r"has used data.name='glyphs/200' in version 1\.0\.0, but this program has version 2"
 
@@ -58,6 +60,36 @@ def test_external_data_sets_have_no_note(tmp_path):
     run_config.claim(tmp_path, config_on("glyphs/200"))
     run_config.claim(tmp_path, config_on("imagenet2012"))  # nothing was trained yet
     assert not (tmp_path / "data.json").exists()
+
+
+def coloured():
+    shown = np.full((20, 8, 8, 3), 255, np.uint8)
+    return data.InMemory({split: (shown, np.arange(20) % 4) for split in ("train", "test")})
+
+
+def test_a_run_keeps_its_mean_image(tmp_path):
+    """The config contains only the path of the file."""
+
+    def experiment_with(red):
+        means = np.array([90.0, 110.0, red])
+        np.save(tmp_path / "mean.npy", np.tile(means[:, None, None], (1, 8, 8)))
+        return training.build(config)
+
+    changes = {"data.mean_image": str(tmp_path / "mean.npy"), "data.std": (1.0,)}
+    config = small_config(tmp_path, batch_size=8, **changes)
+    config.data.name, config.noise.preset = f"{__name__}:coloured", None
+    config.data.train_split, config.data.test_split = "train", "test"
+    run = tmp_path / "run"
+    described = data_version.describe(experiment_with(130.0))
+    run_config.claim(run, config, described)
+    (run / "checkpoints" / "10").mkdir(parents=True)
+    run_config.claim(run, config, described)
+    same, other = experiment_with(130.0), experiment_with(131.0)
+    assert data_version.describe_changes(same, config, run) == ()
+    (said,) = data_version.describe_changes(other, config, run)
+    assert "mean.npy' is another mean image than the run was trained with" in said
+    with pytest.raises(ValueError, match=r"has subtracted another mean image than .*data.mean_im"):
+        run_config.claim(run, config, data_version.describe(other))
 
 
 def test_the_results_of_a_sweep_on_an_older_version_are_refused(tmp_path):
