@@ -25,7 +25,7 @@ class ChannelAttention(Attention, kw_only=True):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x (batch, rows, columns, dim) to the same shape."""
-        return self.attend(x.reshape(len(x), -1, x.shape[-1])).reshape(x.shape)
+        return self.attend(x.reshape(x.shape[0], -1, x.shape[-1])).reshape(x.shape)
 
     def weigh_values(
         self,

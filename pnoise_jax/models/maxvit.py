@@ -117,7 +117,7 @@ class MbConv(nn.Module, kw_only=True):
         """The shortcut of a block: x itself if it has the output's shape."""
         if self.stride == 2:
             (rows, columns), dim = halved(grid_of(x)), x.shape[-1]
-            x = fill(x, (2 * rows, 2 * columns)).reshape(len(x), rows, 2, columns, 2, dim)
+            x = fill(x, (2 * rows, 2 * columns)).reshape(x.shape[0], rows, 2, columns, 2, dim)
             x = x.mean(axis=(2, 4))
         if x.shape[-1] == self.dim:
             return x

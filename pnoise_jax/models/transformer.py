@@ -88,7 +88,7 @@ class Transformer(Classifier, kw_only=True):
         """The patch tokens after the final norm, in their rows and columns."""
         rows, columns = self.last_grid
         x = self.run_norm(x)[:, -rows * columns :]  # learned tokens come before them
-        return x.reshape(len(x), rows, columns, x.shape[-1])
+        return x.reshape(x.shape[0], rows, columns, x.shape[-1])
 
     @nn.nowrap
     def encoder_block(

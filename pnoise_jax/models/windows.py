@@ -134,8 +134,8 @@ class WindowAttention(Attention, kw_only=True):
         Args:
           x: (batch, tokens, dim) or (batch, rows, columns, dim).
         """
-        tokens = x.reshape(len(x), -1, x.shape[-1])
-        attended = self.attend(self.windows.cut(tokens), self.bias(len(x)))
+        tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+        attended = self.attend(self.windows.cut(tokens), self.bias(x.shape[0]))
         return self.windows.join(attended).reshape(x.shape)
 
     def bias(self, batch: int) -> jax.Array | None:

@@ -186,7 +186,9 @@ def _sum_rows(x: jax.Array, axis: int) -> jax.Array:
     dtype = np.promote_types(x.dtype, jnp.float32)
 
     def as_product(x):
-        ones = jnp.ones((2 if x.dtype == jnp.bfloat16 and _on_one_device() else 1, len(x)), x.dtype)
+        ones = jnp.ones(
+            (2 if x.dtype == jnp.bfloat16 and _on_one_device() else 1, x.shape[0]), x.dtype
+        )
         product = jnp.tensordot(
             ones, x, 1, precision=lax.Precision.HIGHEST, preferred_element_type=dtype
         )

@@ -205,3 +205,12 @@ def test_depthwise_convolutions_are_convolutions(stride, padding):
         strict=True,
     ):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_exported_program_takes_batches_of_any_size():
+    apply = jax.jit(tiny().apply)
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, *IMAGES.shape[1:]), jnp.float32)
+    program = jax.export.export(apply)(tiny_variables(), images)
+    expected = apply(tiny_variables(), IMAGES)
+    chex.assert_trees_all_close(program.call(tiny_variables(), IMAGES), expected, rtol=1e-5)

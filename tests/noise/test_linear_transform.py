@@ -149,6 +149,14 @@ def test_padding_neither_gives_nor_receives(quality, group_size, mask):
             chex.assert_trees_all_close(y[rows], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_an_exported_program_takes_batches_of_any_size():
+    call = jax.jit(functools.partial(noise.LinearTransform(noise.Optimal()), None))
+    (batch,) = jax.export.symbolic_shape("batch")
+    program = jax.export.export(call)(jax.ShapeDtypeStruct((batch, 5), jnp.float32))
+    x = jax.random.normal(jax.random.key(0), (7, 5))
+    chex.assert_trees_all_close(program.call(x), call(x), rtol=1e-6)
+
+
 @pytest.mark.parametrize("quality", QUALITIES, ids=repr)
 def test_views_are_groups_of_the_batch(quality):
     x = sample()
