@@ -135,7 +135,7 @@ class Registry(Generic[T]):
 
     def knows(self, name: str) -> bool:
         """Whether a name is registered, remembered, or of the form "module:Name"."""
-        return name in self._things or name in self._origins or ":" in name
+        return name in self or name in self._origins or ":" in name
 
     def remember(self, name: str, origin: Origin) -> None:
         """Notes where a thing was defined, so that it can be imported from there when needed."""

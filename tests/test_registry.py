@@ -2,7 +2,7 @@
 
 import pytest
 
-from pnoise_jax.registry import did_you_mean, similar
+from pnoise_jax.registry import Registry, did_you_mean, similar
 
 NAMES = ("gaussian", "erase", "linear_transform")
 
@@ -27,3 +27,10 @@ def test_similar_names_come_nearest_first():
     assert similar("block_11", ["block_2", "block_12", "head"], count=2) == ["block_12", "block_2"]
     assert similar("block_11", ["block_2", "block_12", "head"], count=1) == ["block_12"]
     assert similar("block_11", ["head"]) == []
+
+
+def test_a_name_that_is_imported_when_it_is_looked_up_is_known():
+    registry = Registry("number")
+    registry.register_lazily("pi", "math:pi")
+    assert registry.knows("pi")
+    assert not registry.knows("e")
