@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from pnoise_jax.noise import checks
+from pnoise_jax.noise import checks, rows
 from pnoise_jax.noise.base import Mixes, Noise, require_noise
 
 
@@ -54,6 +54,11 @@ class Chain(Noise):
     def mixes(self) -> Mixes:
         """What the noises mix; None if none of them mixes."""
         return next((noise.mixes for noise in self.noises if noise.mixes), None)
+
+    @property
+    def axis_name(self) -> rows.AxisName | None:
+        """The mapped axis of the noises; None if they have none."""
+        return next((noise.axis_name for noise in self.noises if noise.axis_name), None)
 
     def require_strength(self, strength: float) -> None:
         """Raises ValueError unless each noise can have its own strength times this one."""

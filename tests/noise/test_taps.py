@@ -98,9 +98,12 @@ def test_random_draws_all_layers_about_equally_often():
     assert counts.min() >= 8
 
 
-def test_devices_with_different_keys_agree_on_a_layer_drawn_evenly():
-    transform = noise.LinearTransform(noise.Optimal(), axis_name="devices")
-    injection = noise.Injection(transform, layer="random")
+TRANSFORM = noise.LinearTransform(noise.Optimal(), axis_name="devices")
+
+
+@pytest.mark.parametrize("each", [TRANSFORM, noise.Chain((noise.Erase(), TRANSFORM))])
+def test_devices_with_different_keys_agree_on_a_layer_drawn_evenly(each):
+    injection = noise.Injection(each, layer="random")
 
     def chosen(key):
         model = Model().bind({}, rngs={"noise": key})
