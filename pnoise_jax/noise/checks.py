@@ -150,6 +150,18 @@ def require_key(key: jax.Array | None) -> jax.Array:
     return key
 
 
+def require_key_of_device(key: jax.Array, x: jax.Array) -> None:
+    """Raises ValueError if x differs between the devices of shard_map, but the key does not."""
+    x_axes, key_axes = (jax.typeof(each).manual_axis_type.varying for each in (x, key))
+    if shared := sorted(x_axes - key_axes):
+        raise ValueError(
+            f"x differs between the devices of the mapped axes {', '.join(shared)}, and the key "
+            "does not, so their examples would draw the same noise: give the noise the axis_name "
+            "over which the batch is spread, or fold lax.axis_index into the key; if x is in fact "
+            f"the same, give lax.pcast(key, {tuple(shared)}, to='varying')"
+        )
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """Builds an error message: what is unknown, similar known names, and all known names."""
     return f"{what}{did_you_mean(name, known)}"

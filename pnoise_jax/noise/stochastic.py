@@ -164,11 +164,14 @@ def draw_per_example(
       axis_name: the mapped axis over which the batch is spread, if there is one.
 
     Raises:
-      ValueError: the key is not exactly one key.
+      ValueError: the key is not exactly one key; or, inside ``shard_map``, examples that are spread
+        over devices would all get the noise of the first device's.
     """
     key = checks.require_key(key)
     dtype = np.promote_types(x.dtype, np.float32)
     if index is None:
+        if axis_name is None:
+            checks.require_key_of_device(key, x)
         first = 0 if axis_name is None else lax.axis_index(axis_name) * x.shape[0]
         index = first + jnp.arange(x.shape[0], dtype=jnp.int32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)

@@ -116,6 +116,20 @@ def test_eight_devices_equal_one(kind, group_size):
     chex.assert_trees_all_close(got, expected, atol=1e-6)
 
 
+def test_devices_that_would_draw_the_same_are_refused():
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    run = functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+    x, gaussian = jnp.zeros((16, 5)), noise.Gaussian()
+    with pytest.raises(ValueError, match=r"mapped axes data, .*give the noise the axis_name"):
+        run(lambda x: gaussian(KEY, x))(x)
+    own = run(lambda x: gaussian(jax.random.fold_in(KEY, jax.lax.axis_index("data")), x))(x)
+    by_number = run(lambda x, index: gaussian(KEY, x, index=index))(x, jnp.arange(16))
+    for different in (own, by_number):
+        assert len(np.unique(different)) == x.size
+    same = run(lambda x: gaussian(jax.lax.pcast(KEY, "data", to="varying"), x))(x)
+    assert len(np.unique(same)) == x.size / 8
+
+
 def test_bfloat16_is_kept():
     x = sample().astype(jnp.bfloat16)
     for kind in NOISES:
