@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from pnoise_jax.noise import enclosing
 from pnoise_jax.registry import did_you_mean
@@ -27,13 +28,16 @@ def require_batch(x: jax.Array, mask: jax.Array | None) -> None:
         raise ValueError(f"mask is {mask.dtype}: give bool, True for real examples")
 
 
-def require_examples(x: jax.Array, examples: int | None, *, site: str) -> None:
+def require_examples(
+    x: jax.Array, examples: int | None, axis_name: str | tuple[str, ...] | None, *, site: str
+) -> None:
     """Raises ValueError if the leading axis of a site's array cannot be the examples.
 
     Args:
       x: the array at the site; each example may have been split into several rows, such as
         windows.
       examples: the number of examples in the whole call; None if unknown.
+      axis_name: the mapped axis over which the noise expects them to be spread, or None.
       site: the site's path, for the error.
     """
     if not x.ndim:
@@ -41,7 +45,7 @@ def require_examples(x: jax.Array, examples: int | None, *, site: str) -> None:
     rows = x.shape[0]
     if enclosing.is_inside(enclosing.VMAP):
         where = "inside vmap"
-    elif examples and rows % examples:
+    elif examples and rows * (lax.axis_size(axis_name) if axis_name else 1) % examples:
         where = f"in a call with {examples} examples"
     else:
         return

@@ -127,7 +127,7 @@ class _Call:
         x = jnp.asarray(x)
         require_kept_by_gradients(path)
         if self.noise.mixes_batch and self.mask is None:
-            require_examples(x, self.examples, site=path)
+            require_examples(x, self.examples, self.noise.axis_name, site=path)
         key = None
         if self.noise.draws:
             if self.key is None:

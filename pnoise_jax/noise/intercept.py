@@ -230,9 +230,14 @@ class InjectedModule(nn.Module):
         x, path = jnp.asarray(x), "/".join(site.path)
         require_kept_by_gradients(path)
         if self.noise.mixes_batch and mask is None:
-            require_examples(x, examples, site=path)
+            require_examples(x, examples, self.noise.axis_name, site=path)
         if self.noise.draws:
             require_own_draws(path, lifted=False)
+            if self.has_rng("noise") and not site.has_rng("noise"):
+                raise ValueError(
+                    f"{path!r} is called inside nn.scan, nn.RNN or another of Flax's transforms, "
+                    "which does not pass the key for noise on: add 'noise': True to its split_rngs"
+                )
         key = noise_key(site) if self.noise.draws else None
         noisy = self.noise(key, x, mask=mask, strength=strength)
         return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy

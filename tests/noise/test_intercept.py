@@ -481,6 +481,65 @@ def test_noise_that_a_gradient_would_lack_is_refused(lifted, each):
     jax.grad(jax.jit(lambda x: loss(x, inject=False)))(x)
 
 
+class Recurrent(nn.Module):
+    """Its transform passes on the key for noise, or does not."""
+
+    rngs: tuple[str, ...] = ("params",)
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.RNN(nn.GRUCell(5), split_rngs={name: name == "noise" for name in self.rngs})(x)
+
+
+def test_a_transform_that_passes_on_no_key_for_noise_is_named():
+    x = jnp.ones((4, 3, 5))
+    for rngs in (("params",), ("params", "noise")):
+        injected = noise.InjectedModule(Recurrent(rngs), GAUSSIAN, at="GRUCell_0/in")
+        variables = injected.init(jax.random.key(0), x)
+        call = functools.partial(injected.apply, variables, x, inject=True)
+        if "noise" in rngs:
+            call(rngs={"noise": jax.random.key(1)})
+            continue
+        with pytest.raises(ValueError, match=r"'GRUCell_0/in' .*add 'noise': True to its split"):
+            call(rngs={"noise": jax.random.key(1)})
+        with pytest.raises(ValueError, match=r"give apply\(\.\.\., rngs=\{'noise'"):
+            call()
+
+
+class Spread(nn.Module):
+    """Each device computes its own examples."""
+
+    @nn.compact
+    def __call__(self, x):
+        dense = nn.Dense(5, use_bias=False)
+        if self.is_initializing():
+            return dense(x)
+        mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
+        spec = jax.sharding.PartitionSpec("data")
+        return jax.shard_map(lambda x: dense(x), mesh=mesh, in_specs=spec, out_specs=spec)(x)
+
+
+def test_examples_may_be_spread_over_the_axis_of_the_noise():
+    x = jax.random.normal(jax.random.key(1), (8, 5))
+    for kind in (functools.partial(noise.LinearTransform, noise.Optimal()), noise.Gaussian):
+        injected = noise.InjectedModule(Spread(), kind(axis_name="data"), at="Dense_0")
+        variables = injected.init(jax.random.key(0), x)
+        rngs = {"noise": jax.random.key(1)}
+        spread = injected.apply(variables, x, inject=True, rngs=rngs)
+        whole = noise.InjectedModule(Alone(), kind(), at="Dense_0")
+        expected = whole.apply(variables, x, inject=True, rngs=rngs)
+        chex.assert_trees_all_close(spread, expected, rtol=1e-5, atol=1e-6)
+        local = noise.InjectedModule(Spread(), kind(), at="Dense_0")
+        with pytest.raises(ValueError, match=r"gets \[2, 5\] in a call with 8|mapped axes data"):
+            local.apply(variables, x, inject=True, rngs=rngs)
+
+
+class Alone(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(5, use_bias=False)(x)
+
+
 class Turned(nn.Module):
     """Moves the tokens first."""
 
