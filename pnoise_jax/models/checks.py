@@ -78,6 +78,15 @@ def image_shape(image_size: Any) -> tuple[int, int]:
     return image_size
 
 
+def require_one_for_each(x: jax.Array, **arrays: Any) -> None:
+    """Raises ValueError unless each array that is not None is (batch,), for x (batch, ...)."""
+    for name, array in arrays.items():
+        if array is not None and getattr(array, "shape", None) != x.shape[:1]:
+            shape = getattr(array, "shape", None)
+            got = f"type {type(array).__name__}" if shape is None else f"shape {shape}"
+            raise ValueError(f"{name} has {got}; expected an array (batch,) = {x.shape[:1]}")
+
+
 def require_images(images: jax.Array, image_shape: tuple[int, int] | None) -> None:
     """Raises ValueError unless images are (batch, height, width, channels) of the model's size."""
     if images.ndim == 4 and image_shape in (None, images.shape[1:3]):

@@ -307,6 +307,7 @@ class Classifier(nn.Module, kw_only=True):
             return self.run_logits(x, train=train), {}
         if not first:
             checks.require_images(x, self.image_shape)
+        checks.require_one_for_each(x, mask=mask, index=index)
         taps = noise.open_taps(
             self,
             self.injection,

@@ -90,6 +90,16 @@ def test_a_class_that_is_defined_again_keeps_its_name():
         models.registry.MODELS._things.pop("again", None)
 
 
+@pytest.mark.parametrize("injection", [None, OPTIMAL])
+@pytest.mark.parametrize("train", [False, True])
+def test_a_mask_is_checked_whether_or_not_noise_acts(injection, train):
+    model = Mlp(num_classes=3, injection=injection)
+    variables = model.init(jax.random.key(0), IMAGES)
+    for name, value in (("mask", jnp.ones(5, bool)), ("index", jnp.arange(2)), ("mask", [True])):
+        with pytest.raises(ValueError, match=rf"{name} has .*; expected an array .* = \(6,\)"):
+            model.apply(variables, IMAGES, train=train, **{name: value})
+
+
 def test_a_block_must_have_the_name_that_layer_name_returns():
     class Unnamed(Mlp):
         def run_block(self, x, taps, *, layer, train):
