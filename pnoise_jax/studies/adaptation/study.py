@@ -91,6 +91,8 @@ def run_adaptation(
     report.print_table(console, content, table)
     for written in report.write_page(path, content, table, study_runs, measured):
         console.print(f"wrote {printable(str(written))}", soft_wrap=True)
+    for sentence in _left_out(path, study_runs):
+        console.print(sentence, style="yellow", soft_wrap=True)
     return content
 
 
@@ -145,6 +147,18 @@ def describe_pair(config: ml_collections.ConfigDict) -> str:
 def _measure(run: StudyRun, path: Path, console: Console) -> measuring.Measured:
     kept = path / "measured" / f"{run.name}.npz"
     return measuring.measure(run, path / "runs" / run.name, kept, report=console.print)
+
+
+def _left_out(path: Path, study_runs: Sequence[StudyRun]) -> list[str]:
+    """Names the runs of earlier calls that are missing in the table of this one."""
+    measured = {file.stem for file in (path / "measured").glob("*.npz")}
+    others = sorted(measured - {run.name for run in study_runs})
+    if not others:
+        return []
+    return [
+        f"note: the tables leave out {printable(', '.join(others))}, measured by an earlier call: "
+        "to show them as well, give their methods and seeds, too"
+    ]
 
 
 def _on_upper_bound(runs: Sequence[StudyRun]) -> list[str]:

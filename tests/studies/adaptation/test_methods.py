@@ -150,3 +150,13 @@ def test_a_study_knows_how_many_test_images_its_upper_bound_has_learned(tmp_path
     assert [f"{known} of the" in each or "trained on the test" in each for each in told] == (
         [True] if known else []
     )
+
+
+def test_runs_of_an_earlier_call_that_the_table_leaves_out_are_named(tmp_path):
+    runs = build_runs(base(), choose(["tvt"], {}, noise=True), [0], {}, directory=tmp_path)
+    (tmp_path / "measured").mkdir()
+    assert study._left_out(tmp_path, runs) == []
+    for name in ("tvt-noise-seed_0", "tvt-seed_1", "dann-seed_0"):
+        (tmp_path / "measured" / f"{name}.npz").touch()
+    (sentence,) = study._left_out(tmp_path, runs)
+    assert "the tables leave out dann-seed_0, tvt-seed_1, measured by an earlier" in sentence
