@@ -42,6 +42,7 @@ _COMMON = {
             "data.test_split",
             "evaluation.batch_size",
             "evaluation.classes",
+            "evaluation.draws",
             "evaluation.seed",
             "evaluation.views",
         ),
@@ -157,12 +158,7 @@ def build_runs(
       OSError: the data cannot be read or prepared.
     """
     require_seeds(seeds)
-    if not base.task.get("source"):
-        raise ValueError(
-            f"task.name={base.task.name!r}: an adaptation study needs a source and a target; set "
-            "config.task = task_config('dann', source='NAME', source_split='train'), and name the "
-            "target in the data section"
-        )
+    _require_study(base)
     runs, load = [], functools.cache(data.load)
     for seed in seeds:
         for row in rows:
@@ -178,6 +174,21 @@ def build_runs(
                 experiment.task.check()
             runs.append(StudyRun(row, seed, experiment))
     return runs
+
+
+def _require_study(base: ml_collections.ConfigDict) -> None:
+    """Raises ValueError unless the config names a source, and tables can show its evaluation."""
+    if not base.task.get("source"):
+        raise ValueError(
+            f"task.name={base.task.name!r}: an adaptation study needs a source and a target; set "
+            "config.task = task_config('dann', source='NAME', source_split='train'), and name the "
+            "target in the data section"
+        )
+    if (draws := base.evaluation.draws) > 1:
+        raise ValueError(
+            f"evaluation.draws={draws}: the tables of a study have no rows for means over draws; "
+            "set evaluation.draws=1, or evaluate its runs with launch.evaluate"
+        )
 
 
 def _require_common(fields: Mapping[str, Any]) -> None:

@@ -75,6 +75,7 @@ def test_a_method_may_start_from_the_run_of_source_only(tmp_path):
         (["tvt"], {}, {"data.name": "tests.adaptation.domains:other_classes"}, "classes"),
         (["tvt"], {}, {"task.source_split": "train[:0]"}, r"train\[:0\]"),
         (["tvt"], {}, {"data.train_split": "train[:0]"}, r"train\[:0\]"),
+        (["tvt"], {}, {"evaluation.draws": 5}, "evaluation.draws=5: the tables of a study have no"),
         (["tvt"], {}, {"task.source": ""}, "an adaptation study needs a source and a target"),
     ],
 )
