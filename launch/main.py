@@ -186,4 +186,10 @@ def _summary(error: Exception) -> str:
             "JAX_PLATFORMS=cpu"
         )
     lines = str(error).strip().splitlines() or [""]
+    if lines[0].startswith("RESOURCE_EXHAUSTED"):  # JAX's word for it
+        lines[0] = (
+            f"{lines[0].rstrip('.')}: the memory of the device is too small. Try a smaller "
+            "batch_size (evaluation.batch_size in evaluations), a larger accumulate, "
+            "model.remat=True or dtype=bfloat16; pnoise compile shows what a run needs"
+        )
     return f"{type(error).__name__}: {lines[0]}"

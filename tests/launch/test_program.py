@@ -162,3 +162,18 @@ def test_a_second_run_reuses_compiled_programs(data_dir, tmp_path):
     train("second")
     assert cached == {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
     run("evaluate", "--workdir", tmp_path / "first", cache="/proc/self")
+
+
+def test_too_little_memory_is_answered_with_fields_to_change(tmp_path):
+    code = "from launch import main\nimport jax.numpy as jnp\nmain.run(lambda: jnp.ones(2**46))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=command.ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "RESOURCE_EXHAUSTED" in done.stderr
+    assert "Try a smaller batch_size" in done.stderr
