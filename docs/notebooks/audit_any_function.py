@@ -17,7 +17,7 @@
 # labels of the test set. Any function from a batch of inputs to a batch of logits can take its
 # place: a PyTorch or Keras model, a scikit-learn pipeline, a call to a server.
 #
-# To open this file as a notebook: `pip install "pnoise_jax[docs]"`, then
+# To open this file as a notebook: `pip install -e ".[docs]"` in a clone, then
 # `jupytext --to ipynb audit_any_function.py`. As a script it runs in seconds on two CPU cores.
 
 # %%
