@@ -44,9 +44,12 @@ def make_mesh(devices: Sequence[Any], fsdp: int = 1, tensor_parallel: int = 1) -
     slices = {getattr(device, "slice_index", 0) for device in devices}
     if tensor_parallel == 1 and len(slices) == 1:
         ordered = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-        return Mesh(ordered, axes, axis_types=types)
-    # Host after host. By the network topology alone, a group might span several hosts, but each
-    # host reads only the examples of its own groups.
+        hosts = [device.process_index for device in ordered.flat]
+        if hosts == sorted(hosts):
+            return Mesh(ordered, axes, axis_types=types)
+    # Host after host, because each host reads one contiguous part of a batch. By the network
+    # topology alone, the devices of several hosts alternate on most TPU pods, so the order of the
+    # examples, and with it what noise mixes, would depend on the hosts.
     places = np.empty(len(devices), object)
     places[:] = sorted(devices, key=_host_and_number)
     for group in places.reshape(-1, tensor_parallel):
