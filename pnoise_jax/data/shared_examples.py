@@ -63,25 +63,32 @@ def count_repeated(dataset: Dataset) -> int:
 def describe_copies(splits: Sequence[Dataset]) -> list[str]:
     """Sentences about images that occur in several splits, or in several classes, of a data set.
 
-    Stored images are compared as in `count_shared`; if there are more than `LARGEST_READ`, none is
-    read.
+    If there is only one split, also about those that occur in it several times, as its parts may
+    share them. Stored images are compared as in `count_shared`; if there are more than
+    `LARGEST_READ`, none is read, and the sentence says so.
     """
     if not can_compare_images(sum(map(len, splits))):
-        return []
-    places: dict[bytes, tuple[set[str], set[int]]] = {}
+        return [f"no copies of images were looked for, as there are more than {LARGEST_READ:,}"]
+    places: dict[bytes, list[tuple[str, int]]] = {}
     for dataset in splits:
-        for image, label in zip(dataset.stored_images, dataset.labels, strict=True):
-            split_names, labels = places.setdefault(_digest(image), (set(), set()))
-            split_names.add(dataset.split)
-            labels.add(int(label))
-    in_splits = [split_names for split_names, _ in places.values() if len(split_names) > 1]
-    in_classes = [labels for _, labels in places.values() if len(labels) > 1]
+        for image, label in zip(dataset.stored_images, dataset.labels.tolist(), strict=True):
+            places.setdefault(_digest(image), []).append((dataset.split, label))
+    names_and_labels = [tuple(map(set, zip(*x, strict=True))) for x in places.values()]
+    in_splits = [names for names, _ in names_and_labels if len(names) > 1]
+    in_classes = [labels for _, labels in names_and_labels if len(labels) > 1]
+    in_class = sum(map(len, places.values())) - sum(len(labels) for _, labels in names_and_labels)
     sentences = []
     if in_splits:
         named = " and ".join(sorted(set.union(*in_splits)))
         sentences.append(
             f"images that are in several splits ({named}): {len(in_splits)}. Accuracy on one of "
             "these splits says little about a model trained on another"
+        )
+    if in_class and len(splits) == 1:
+        name = splits[0].split
+        sentences.append(
+            f"images that are copies of others in their class: {in_class}. Parts of the split, "
+            f"such as {name}[:90%] and {name}[90%:], may share them"
         )
     if in_classes:
         names = splits[0].class_names

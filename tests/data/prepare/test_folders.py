@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from pnoise_jax import data
-from pnoise_jax.data import manifest
+from pnoise_jax.data import manifest, shared_examples
 from pnoise_jax.data import prepare as preparation
 from pnoise_jax.data.directory import PreparedDirectory
 from pnoise_jax.data.prepare.class_folders import natural_order
@@ -363,7 +363,9 @@ def test_images_of_other_names(manual):
     ]
     prepared = prepare(manual, *by_name, *by_content)
     assert prepared.splits == {"train": 12}
-    note, copies = prepared.notes  # the picture is in both classes, in formats that become one
+    # The picture is several times in each class, in formats that become one.
+    note, in_class, copies = prepared.notes
+    assert in_class.startswith("images that are copies of others in their class: ")
     assert copies.startswith("images that are in several classes (a and b, for instance): 1.")
     assert note.startswith("8 files are images by their content, not by their names: ")
     for path, _ in by_content[:3]:
@@ -446,6 +448,22 @@ def test_copies_across_splits_and_classes_are_noted(manual):
     options = {"data_dir": manual.parent / "data"}
     val, train = (data.load("folder/x", split=split, **options) for split in ("val", "train"))
     assert data.count_shared(val, train) == data.count_shared(train, val) == 1
+
+
+def test_copies_in_the_only_split_are_noted(manual):
+    """Whoever divides it into train[:90%] and train[90%:] may have copies in both."""
+    copies = [(f"a/{name}.jpg", image(0, 90)) for name in "xyz"]
+    prepared = prepare(manual, *copies, ("b/w.jpg", image(0, 91)))
+    assert prepared.notes == [
+        "images that are copies of others in their class: 2. Parts of the split, such as "
+        "train[:90%] and train[90%:], may share them"
+    ]
+
+
+def test_copies_that_were_not_looked_for_are_noted(manual, monkeypatch):
+    monkeypatch.setattr(shared_examples, "LARGEST_READ", 3)
+    prepared = prepare(manual, *trees("a", "b"))
+    assert prepared.notes == ["no copies of images were looked for, as there are more than 3"]
 
 
 def test_a_split_that_is_a_link_to_another_is_noted(manual):
