@@ -1,5 +1,6 @@
 """Every Python snippet of the README and of docs/ runs, and every link and config name is right."""
 
+import ast
 import importlib
 import os
 import pathlib
@@ -47,6 +48,16 @@ SNIPPETS = [
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_snippets_run(code):
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_no_field_in_a_class_hides_what_its_annotation_names(page):
+    """Up to Python 3.13, an annotation is read after the field has been assigned."""
+    code = "\n".join(code for language in ("py", "python") for code in blocks(page, language))
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            names = {each.id for each in ast.walk(node.annotation) if isinstance(each, ast.Name)}
+            assert ast.unparse(node.target) not in names
 
 
 def anchors(page):
