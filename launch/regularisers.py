@@ -20,7 +20,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
 from absl import flags
 
-from pnoise_jax.studies.regularisers import Seeds, compare_regularisers
+from pnoise_jax.studies.regularisers import Arm, Seeds, Setting, compare_regularisers
 from pnoise_jax.studies.sweep import WAYS
 
 from . import main, run_flags
@@ -38,6 +38,7 @@ _TOGETHER = flags.DEFINE_enum(
 def compare(config, workdir: str) -> None:
     """Reads the settings and arms, and runs the study."""
     settings, arms = (_read(name) for name in ("settings", "arms"))
+    _tell_overridden(settings, arms)
     compare_regularisers(
         config,
         workdir,
@@ -52,6 +53,25 @@ def compare(config, workdir: str) -> None:
         together=_TOGETHER.value,
         command=main.command_line("regularisers"),
     )
+
+
+def _tell_overridden(settings: dict, arms: dict) -> None:
+    """Says where settings or arms set the same field as a flag; invalid ones are named later."""
+    fields = {
+        name: {**each.splits(tuning=False), **each.fields}
+        for name, each in settings.items()
+        if isinstance(each, Setting) and isinstance(each.fields, dict)
+    }
+    candidates = {
+        name: {field: True for fields in each.candidates for field in fields}
+        for name, each in arms.items()
+        if isinstance(each, Arm)
+        and isinstance(each.candidates, list | tuple)
+        and all(isinstance(fields, dict) for fields in each.candidates)
+    }
+    seeds = "--tuning_seeds and --test_seeds"
+    run_flags.tell_overridden("settings()", fields, seeds=seeds)
+    run_flags.tell_overridden("arms()", candidates, seeds=seeds)
 
 
 def _read(name: str) -> dict:

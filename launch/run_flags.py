@@ -124,20 +124,23 @@ def set_by_flags() -> list[str]:
     return list(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
-def tell_overridden(function: str, changes: Mapping[str, Mapping[str, Any]]) -> None:
+def tell_overridden(
+    function: str, changes: Mapping[str, Mapping[str, Any]], *, seeds: str = "--seeds"
+) -> None:
     """Says where a flag has no effect, because a function of the config file sets the same field.
 
     Args:
       function: the name of the function, such as "methods()".
       changes: what it returns: by name, the fields that it changes.
+      seeds: the flags that set the seeds of the study.
 
     Raises:
-      ValueError: the command line sets the seed, which a study gets from --seeds.
+      ValueError: the command line sets the seed in the config.
     """
     for field in set_by_flags():
         if field == "seed":
             raise ValueError(
-                "--config.seed: a study trains with several seeds: give them in --seeds"
+                f"--config.seed: a study trains with several seeds: give them in {seeds}"
             )
         names = [name for name, fields in changes.items() if field in fields]
         if names:

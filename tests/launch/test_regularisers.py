@@ -147,3 +147,13 @@ def test_an_unknown_setting_is_named(config, tmp_path):
     with pytest.raises(ValueError, match=r"--settings=smal: 'smal' is unknown.*mean 'small'"):
         compare_regularisers(defined["get_config"](), tmp_path / "study", names=["smal"], **parts)
     assert not (tmp_path / "study").exists()
+
+
+def test_flags_that_settings_or_arms_override_are_told(config, data_dir, tmp_path):
+    flags = ("--config.data.train_split=train", "--config.optimizer.learning_rate=0.1")
+    _, output, _ = compare(config, tmp_path / "study", data_dir, *flags, "--settings=smal")
+    assert "settings() sets data.train_split for small, other, so --config.data.train_sp" in output
+    assert "arms() sets optimizer.learning_rate for none, so --config.optimizer.lear" in output
+    code, _, errors = compare(config, tmp_path / "study", data_dir, "--config.seed=3")
+    assert code == 1
+    assert "--config.seed: a study trains with several seeds: give them in --tuning_seeds" in errors
