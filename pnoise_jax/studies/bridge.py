@@ -21,6 +21,7 @@ CONFIDENCE = 0.95
 _RESAMPLES = 2000
 _MODEL = ("model.depth", "model.dim", "model.pooling", "duration", "seed")  # columns read
 _NOT_SWEPT = ("format", "run", "updates", "n", *MEASURES)  # the other columns of results.csv
+_SITE = ("noise.layer", "noise.point", "noise.tokens")  # of both cells of a training
 COLUMNS = ("depth", "width", "pooling", "epochs", "seed")
 COLUMNS += ("clean", "knocked_out", "shuffled", "class_sorted")
 
@@ -115,8 +116,9 @@ def _require_told_apart(path: Path, noisy: Sequence[Row], erased: Sequence[Row])
     for column in rows[0]:
         if column in (*_MODEL, *_NOT_SWEPT):
             continue
-        # The two cells of a training differ in the noise.
-        for group in (noisy, erased) if column.startswith("noise.") else (rows,):
+        # The two cells of a training differ in the noise, but not in its site.
+        may_differ = column.startswith("noise.") and column not in _SITE
+        for group in (noisy, erased) if may_differ else (rows,):
             values = list(dict.fromkeys(row[column] for row in group))
             if len(values) > 1:
                 raise ValueError(

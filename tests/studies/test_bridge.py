@@ -81,6 +81,7 @@ def test_an_unsuitable_sweep_is_refused(tmp_path, rows, message):
         ("optimizer.learning_rate", ("0.1", "0.1", "0.2"), r"rate varies .* a separate sweep for"),
         ("optimizer.learning_rate", ("0.1", "0.2", "0.1"), "optimizer.learning_rate varies"),
         ("data.name", ("digits", "digits", "glyphs"), r"data\.name varies \('digits', 'glyphs'\)"),
+        ("noise.layer", ("2", "1", "2"), r"noise\.layer varies \('2', '1'\), but models are"),
         ("run", ("runs/a", "runs/b", "runs/c"), "seed=0 come from two trainings .run='runs/a' and"),
     ],
 )
