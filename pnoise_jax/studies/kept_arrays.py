@@ -1,8 +1,7 @@
 """Keeps a study's arrays on disk and reads them back only if the measurement is the same."""
 
 import io
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,25 @@ from pnoise_jax.writing import replace_file
 def read_arrays(file: Path, identity: str) -> dict[str, np.ndarray] | None:
     """Returns the arrays that `write_arrays` wrote with this identity, or None."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # missing or damaged
+    except Exception:  # missing, or damaged: zlib, zipfile and NumPy have many errors
         return None
-    return arrays if str(arrays.pop("identity", "")) == identity else None
+    stored = str(arrays.pop("identity", ""))
+    return arrays if stored == _named(identity, arrays) else None
 
 
 def write_arrays(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays by name, with a text that identifies the measurement."""
     buffer = io.BytesIO()
-    content: dict[str, Any] = {"identity": np.array(identity), **arrays}
+    content: dict[str, Any] = {"identity": np.array(_named(identity, arrays)), **arrays}
     np.savez_compressed(buffer, **content)
     replace_file(file, buffer.getvalue())
+
+
+def _named(identity: str, arrays: Iterable[str]) -> str:
+    """Returns the identity with the names of the arrays, which can be damaged, too."""
+    return f"{identity} of {', '.join(sorted(arrays))}"
 
 
 def describe_images(experiment: training.Experiment) -> dict[str, Any]:
