@@ -89,6 +89,7 @@ def audit_runs(
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
     noises = _noises(experiment, presets, strengths, settings)
+    _require_one_view(config)
     imported = experiment.match_weights(head="keep") if as_they_are else None
     measurement = identify(
         settings, labels, metric, places.describe(experiment, path, seeds, noises)
@@ -271,6 +272,14 @@ def _noises(
                 f"the noise {name!r} comes twice; leave out the preset or strength that repeats it"
             )
     return tuple(audited)
+
+
+def _require_one_view(config: ml_collections.ConfigDict) -> None:
+    if config.evaluation.views != 1:
+        raise ValueError(
+            f"evaluation.views={config.evaluation.views}: an audit evaluates one view of each "
+            "image, so its accuracies would not be those of this evaluation; set evaluation.views=1"
+        )
 
 
 def _require_group_size(injection: noise.Injection, batch_sizes: Iterable[int]) -> None:

@@ -69,6 +69,7 @@ PEPPER = {"noise.name": "salt_and_pepper", "noise.probability": 0.1}
         ({"strengths": [0.2, 0.2]}, {}, "comes twice"),
         ({}, {"noise.layer": "9"}, "this model has no layer 9"),
         ({}, {"noise.axis": "views", "noise.group_size": 2}, r"noise\.axis='views'"),
+        ({}, {"evaluation.views": 3}, "evaluation.views=3: an audit evaluates one view"),
         ({}, {"noise.preset": None}, "there is no noise to audit"),
         (
             {},
