@@ -103,6 +103,27 @@ def test_noise_drawn_anew_each_time_is_not_cleared_where_it_changes_little():
     assert found.kinds == ("undecided",)
 
 
+@pytest.mark.parametrize("calls", [1, 30])
+@pytest.mark.parametrize("clean", [identity, None])
+def test_what_is_learnt_in_the_first_calls_is_not_cleared(calls, clean):
+    """Later calls agree with each other, whatever their batch."""
+    x, labels = draw(50, 0.5)
+    x[:, 0] += 1.5
+    bias, called = np.zeros(CLASSES), 0
+
+    def calibrates(b):
+        nonlocal bias, called
+        logits = b - bias
+        if called < calls:
+            called += 1
+            bias = bias + (b.mean(0) - bias) / called
+        return logits
+
+    found = audited(calibrates, (x, labels), clean=clean)
+    assert found.kinds in (("undecided",), ("undecided", "harm"))
+    assert not found.evidence["dependence"]["deterministic"]
+
+
 @pytest.mark.parametrize("rate", [0.03, 0.01])
 def test_what_a_function_gains_by_remembering_the_audit_is_not_called_honest(rate):
     """Prototypes follow the test examples; in one pass over these, they gain nothing."""

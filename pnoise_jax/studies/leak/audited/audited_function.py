@@ -8,7 +8,7 @@ import numpy as np
 from pnoise_jax import evaluation
 from pnoise_jax.counting import counted
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.checks.independence import largest_change
+from pnoise_jax.studies.leak.checks.independence import largest_change, largest_distance
 
 
 class AuditedFunction:
@@ -48,6 +48,7 @@ class AuditedFunction:
         self._last_label = int(max(labels.max(), -1 if label_sets is None else label_sets.max()))
         self._batch_size = batch_size
         self._classes = classes
+        self._first: tuple[np.ndarray, np.ndarray] | None = None  # rows and logits of apply
 
     def clean(self) -> tuple[np.ndarray, evaluation.Predictions]:
         order = np.arange(len(self._labels))
@@ -97,6 +98,13 @@ class AuditedFunction:
         del audited, seed
         return lambda examples: self._call(self._apply, examples, "apply")
 
+    def drift(self) -> float:
+        if self._first is None:
+            return 0.0
+        rows, logits = self._first
+        again = self._call(self._apply, self._inputs[rows], "apply")
+        return largest_distance(again, logits.astype(np.float64))
+
     def logits_of_batches(
         self, audited: AuditedNoise, batches: np.ndarray, seed: int
     ) -> np.ndarray:
@@ -121,6 +129,8 @@ class AuditedFunction:
                     f"of {len(rows)} with examples {_listed(rows)}{partial}; leave it out, or fix "
                     "the function; a mask must be finite, such as -1e9"
                 )
+            if self._first is None and apply is self._apply:
+                self._first = rows, part.copy()
             yield rows, part
 
     def _call(

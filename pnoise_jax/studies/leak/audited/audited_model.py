@@ -91,6 +91,9 @@ class AuditedModel:
         model = self._model.clone(injection=audited.injection)
         return self._function(model, noise=True, seed=seed)
 
+    def drift(self) -> float:
+        return 0.0
+
     def logits_of_batches(
         self, audited: AuditedNoise, batches: np.ndarray, seed: int
     ) -> np.ndarray:

@@ -50,6 +50,14 @@ class Audited(Protocol):
         """Returns the function with noise: a batch of examples (b, ...) to logits (b, classes)."""
         ...
 
+    def drift(self) -> float:
+        """Returns how much a logit of the first batch of the audit changes if it is called again.
+
+        It is the largest change, with noise where the first batch had noise; 0 if the subject keeps
+        nothing from call to call.
+        """
+        ...
+
     def logits_of_batches(
         self, audited: AuditedNoise, batches: np.ndarray, seed: int
     ) -> np.ndarray:

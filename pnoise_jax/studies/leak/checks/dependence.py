@@ -23,8 +23,8 @@ class Dependence:
     """The results of the checks.
 
     Attributes:
-      deterministic: whether repeated calls with the same batch, at once and after another batch,
-        returned the same logits.
+      deterministic: whether repeated calls with the same batch, at once, after another batch and
+        after all orders, returned the same logits.
       largest_change: the largest absolute change of a logit when its example's mates were
         replaced; between calls with the same batch if these differed.
       allowed: the change that rounding may cause.
