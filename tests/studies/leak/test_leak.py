@@ -485,6 +485,8 @@ def test_logits_that_do_not_fit_the_labels_are_named(examples):
         studies.audit(lambda x: x[:, :3], (images, labels), settings=SETTINGS)
     with pytest.raises(ValueError, match="returns 1 logit; of two classes, give both"):
         studies.audit(lambda x: x[:, :1], (images, labels), settings=SETTINGS)
+    with pytest.raises(ValueError, match="complex64, which have no order: give real numbers"):
+        studies.audit(lambda x: x + 1j, (images, labels), settings=SETTINGS)
     with pytest.raises(ValueError, match=r"shape \(10, 3\) .* expected logits \(10, 4\)"):
         studies.audit(lambda x: x[:, :3], (images, labels), clean=clean, settings=SETTINGS)
     with pytest.raises(ValueError, match=r"not finite for example \d+, in a batch of 10 with exam"):

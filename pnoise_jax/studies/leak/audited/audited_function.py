@@ -180,6 +180,8 @@ def _as_logits(outputs: np.ndarray) -> np.ndarray:
     to single precision with that offset would lose the differences between classes.
     """
     logits = np.asarray(outputs)
+    if logits.dtype.kind == "c":
+        raise TypeError(f"the outputs are {logits.dtype}, which have no order: give real numbers")
     if logits.dtype != np.float32:  # differences of float32 are rounded once, either way
         logits = logits.astype(np.float64)
     if logits.ndim == 2 and logits.size:
