@@ -1,12 +1,12 @@
 """Devices and hosts: the mesh, starting on several hosts, and communication between them."""
 
 from pnoise_jax.parallel.agreement import (
-    DisagreementError,
     on_all_hosts,
     on_any_host,
     require_agreement,
     require_shared_directory,
 )
+from pnoise_jax.parallel.arrivals import DisagreementError
 from pnoise_jax.parallel.collectives import Collective, find_collectives
 from pnoise_jax.parallel.endings import end_together
 from pnoise_jax.parallel.fsdp import place, require_split

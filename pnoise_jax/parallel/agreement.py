@@ -14,17 +14,13 @@ import jax
 
 from pnoise_jax import writing
 from pnoise_jax.parallel import hosts
-from pnoise_jax.parallel.arrivals import numbers
+from pnoise_jax.parallel.arrivals import DisagreementError, numbers
 from pnoise_jax.parallel.hosts import LostHostError
 
 _Result = TypeVar("_Result")
 _ROUNDS = itertools.count()  # in the same order on all hosts
 _EVERY = 60.0  # seconds between reports about who is being waited for
 _MOST = 12  # differences listed in a message
-
-
-class DisagreementError(ValueError):
-    """The hosts were started differently; the message says what differs, and on which host."""
 
 
 def require_agreement(

@@ -21,6 +21,10 @@ _LONGEST_LINE = 4096
 _TPU_PORT = 8482  # JAX's default; some of Google's firewall rules open a different one
 
 
+class DisagreementError(ValueError):
+    """The hosts were started differently; the message says what differs, and on which host."""
+
+
 def meet(
     place: Place, *, timeout: float, report: Callable[[str], None], every: float = _EVERY
 ) -> None:
@@ -33,7 +37,7 @@ def meet(
       every: seconds between such sentences.
 
     Raises:
-      ValueError: two processes have the same number, or the number of processes differs.
+      DisagreementError: two processes have the same number, or the number of processes differs.
       TimeoutError: some processes have not arrived; the message says which.
       OSError: the port cannot be used.
     """
@@ -153,13 +157,13 @@ class _Reception:
         twin = next((other for other in everybody if other["process"] == number), None)
         self._guests[connection] = guest
         if total != self._place.count or not 0 <= number < total:
-            raise ValueError(
+            raise DisagreementError(
                 f"{_name(guest)} says that it is one of {total} processes, but process 0 on "
                 f"{socket.gethostname()} expects {self._place.count}: set the same "
                 "JAX_NUM_PROCESSES on all"
             )
         if twin is not None:
-            raise ValueError(
+            raise DisagreementError(
                 f"process {number} has arrived twice, on {_where(twin)} and on {_where(guest)}: "
                 "give each process its own JAX_PROCESS_ID, from 0"
             )
@@ -238,7 +242,7 @@ def _arrive(place: Place, timeout: float, report: Callable[[str], None], every: 
                     if message.get("go"):
                         return
                     if "error" in message:
-                        kinds = {"ValueError": ValueError, "TimeoutError": TimeoutError}
+                        kinds = {kind.__name__: kind for kind in (DisagreementError, TimeoutError)}
                         raise _Refused(kinds[message["kind"]](message["error"]))
                     news, reason = message["missing"], ""
                     if time.monotonic() - said >= every:

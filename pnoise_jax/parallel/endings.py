@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import jax
 
 from pnoise_jax.parallel import hosts
-from pnoise_jax.parallel.agreement import DisagreementError
+from pnoise_jax.parallel.arrivals import DisagreementError
 from pnoise_jax.parallel.hosts import LostHostError, Watch
 from pnoise_jax.parallel.progress import LATEST
 

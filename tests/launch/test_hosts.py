@@ -133,7 +133,7 @@ def test_programs_of_one_host_refuse_several(data_dir, tmp_path, program):
     config = f"--config={ROOT}/configs/figure2.py:vit" if program == "sweep" else CONFIG
     host_command = (program, config, f"--data_dir={data_dir}", f"--workdir={tmp_path}")
     codes, errors = command.ends(command.start_on_hosts(host_command, host_command))
-    assert codes == [1, 1]
+    assert codes == [64, 64]
     assert_all_say(errors, "runs on one host")
 
 
