@@ -19,6 +19,11 @@ def matches(path: str, pattern: str) -> bool:
 
 def no_match(pattern: str, paths: Sequence[str]) -> ValueError:
     """The error to raise if a pattern matches none of the paths."""
+    if not paths:
+        return ValueError(
+            f"at={pattern!r}: the module calls no submodules, so there is no site for noise; apply "
+            "the noise to its input, noise(key, x)"
+        )
     return ValueError(
         f"at={pattern!r} matches no submodule{did_you_mean(pattern, paths, listed=len(paths))}"
     )

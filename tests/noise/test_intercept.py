@@ -199,6 +199,13 @@ def test_a_pattern_without_a_match_suggests_similar_paths():
         noise.InjectedModule(CNN(), OPTIMAL, at="dense_1").apply(variables, x, inject=True)
 
 
+def test_a_module_without_submodules_has_no_site():
+    x, dense = jnp.ones((2, 3)), nn.Dense(3)
+    injected = noise.InjectedModule(dense, OPTIMAL, at="*")
+    with pytest.raises(ValueError, match="at='\\*': the module calls no submodules"):
+        injected.apply(dense.init(jax.random.key(0), x), x, inject=True)
+
+
 def test_a_missing_key_and_a_wrong_point_are_named():
     x = image()
     variables = initialise(CNN(), x)
