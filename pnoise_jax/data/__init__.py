@@ -4,7 +4,7 @@ from pnoise_jax.data import class_names, imagenet_sets, manifest
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.builtin.embedded import embedded_version
 from pnoise_jax.data.dataset import Dataset, decode, select
-from pnoise_jax.data.datasets import is_prepared, list_datasets, load, suggest
+from pnoise_jax.data.datasets import is_prepared, list_datasets, load, load_parts, suggest
 from pnoise_jax.data.image.mean_image import MeanImage, PixelMean, load_mean_image
 from pnoise_jax.data.image.transforms import Transform, create_transform, list_transforms
 from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
@@ -39,6 +39,7 @@ __all__ = [
     "list_transforms",
     "load",
     "load_mean_image",
+    "load_parts",
     "manifest",
     "partly_sorted_order",
     "register_dataset",

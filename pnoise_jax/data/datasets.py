@@ -65,6 +65,41 @@ def load(
         return _read(directory, name, split, cache=cache)
 
 
+def load_parts(name: str, *, split: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+    """A split without its images and labels, to count examples that it shares with another one.
+
+    Of a data set in a bucket, no records are copied. The labels are 0, and reading an image raises
+    IndexError.
+
+    Args:
+      name, split, data_dir: as in `load`.
+
+    Raises:
+      ValueError, OSError: as `load`.
+    """
+    _refuse_version(name)
+    if in_memory.DATASETS.knows(name):
+        return _load_registered(name, split)
+    directory = _prepared(name, data_dir)
+    with directory.errors_named():
+        parts = tuple(directory.parts(split))
+        labels = np.zeros(sum(part.stop - part.start for _, part in parts), np.int32)
+        return Dataset(
+            name,
+            split,
+            directory.num_classes,
+            None,
+            read_only(labels),
+            (),
+            parts=parts,
+            content=_content(directory, name),
+        )
+
+
+def _content(directory: PreparedDirectory, name: str) -> str | None:
+    return None if name in embedded.BUILDERS else manifest.digest(directory.path)
+
+
 def _refuse_version(name: str) -> None:
     """Raises ValueError if the name ends in a version, as TFDS allows, such as "digits:1.0.0"."""
     base, colon, version = name.partition(":")
@@ -103,7 +138,7 @@ def _read(directory: PreparedDirectory, name: str, split: str, *, cache: bool) -
         label_sets=directory.label_sets(split),
         occurring=_occurring(directory, parts),
         stored_order="listed" if directory.is_listed else "hashed",
-        content=None if name in embedded.BUILDERS else manifest.digest(directory.path),
+        content=_content(directory, name),
     )
     if dataset.label_sets is not None:
         dataset = _with_labels_only(dataset)

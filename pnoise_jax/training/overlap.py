@@ -114,4 +114,7 @@ def _load_trained(
                 )
     if tested.name != trained.name:
         return None
+    parts = data.load_parts(tested.name, split=trained.train_split, data_dir=tested.data_dir)
+    if not data.can_compare_images(len(parts) + len(experiment.test_data)):
+        return parts  # enough to compare positions, and a training split may be huge
     return experiment.load(split=trained.train_split, cache=False)

