@@ -166,6 +166,19 @@ def require_key_of_device(key: jax.Array, x: jax.Array) -> None:
         )
 
 
+def require_whole_batch(x: jax.Array) -> None:
+    """Raises ValueError inside shard_map, if x is one device's part of what to mix.
+
+    For noises without axis_name and group_size, which mix the whole batch.
+    """
+    if axes := sorted(jax.typeof(x).manual_axis_type.varying):
+        raise ValueError(
+            f"x differs between the devices of the mapped axes {', '.join(axes)}, so only the "
+            f"{x.shape[0]} examples of each device would be mixed: give the noise the axis_name "
+            f"over which the batch is spread; or group_size={x.shape[0]} if that is what you want"
+        )
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """Builds an error message: what is unknown, similar known names, and all known names."""
     return f"{what}{did_you_mean(name, known)}"

@@ -100,6 +100,8 @@ class LinearTransform(Noise):
         if self.axis == "tokens":
             return self._mix_tokens(x, strength)
         if self.axis_name is None:
+            if self.group_size is None:
+                checks.require_whole_batch(x)
             return self._mix_groups(x, mask, strength)
         return self._mix_mapped(x, mask, strength, self.axis_name)
 

@@ -131,6 +131,8 @@ class SaltAndPepper(Noise):
         local, axis_name = extreme.shape[0], self.axis_name
         if axis_name is not None:
             extreme = rows.gather(extreme, axis_name)
+        elif self.group_size is None:
+            checks.require_whole_batch(extreme)
         groups = rows.split_groups(extreme, self.group_size or extreme.shape[0])
         shared = jnp.broadcast_to(reduce(groups, axis=1, keepdims=True), groups.shape)
         shared = shared.reshape(extreme.shape)

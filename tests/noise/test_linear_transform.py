@@ -1,5 +1,6 @@
 """LinearTransform: its two implementations agree, on any sharding."""
 
+import dataclasses
 import functools
 
 import chex
@@ -337,6 +338,31 @@ def test_pmap_equals_one_device(quality, call, implementation):
     got = run(*jax.tree.map(lambda a: a.reshape(8, 2, *a.shape[1:]), arguments))
     got = jax.tree.map(lambda a: a.reshape(x.shape), jax.device_get(got))
     chex.assert_trees_all_close(got, reference(quality, call), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["optimal", "matmul", "extremes"])
+def test_the_part_of_a_batch_that_a_device_has_is_not_mixed_alone_unasked(kind):
+    each = {
+        "optimal": noise.LinearTransform(noise.Optimal()),
+        "matmul": noise.LinearTransform(noise.Optimal(), implementation="matmul"),
+        "extremes": noise.SaltAndPepper(1.0, extremes="batch"),
+    }[kind]
+    x, key = sample(), jax.random.key(0)
+
+    def run(each, spec):
+        options = {"mesh": mesh_of(8), "in_specs": spec, "out_specs": spec}
+        key_of_device = functools.partial(jax.lax.pcast, key, "data", to="varying")
+        return jax.shard_map(
+            lambda x: each(key_of_device() if spec == P("data") else key, x), **options
+        )(x)
+
+    with pytest.raises(ValueError, match=r"only the 2 examples of each.*or group_size=2"):
+        run(each, P("data"))
+    pairs = dataclasses.replace(each, group_size=2)
+    if not each.draws:
+        chex.assert_trees_all_close(run(pairs, P("data")), pairs(None, x), rtol=1e-5, atol=1e-6)
+    run(pairs, P("data"))
+    chex.assert_trees_all_close(run(each, P()), each(key, x), rtol=1e-5, atol=1e-6)
 
 
 def test_shard_map_over_two_mesh_axes():
