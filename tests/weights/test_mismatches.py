@@ -1,5 +1,7 @@
 """The report on weights that do not fit: complete, in order, with advice that helps."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -112,15 +114,14 @@ def test_a_model_with_another_stem_or_other_gates_is_named(tmp_path):
     )
 
 
+def own_shapes(depth) -> dict[str, tuple[int, ...]]:
+    flat: Any = traverse_util.flatten_dict(sources.shapes(sources.vit(depth=depth)), sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
+
+
 def test_the_arrays_of_a_run_are_not_called_unknown():
     """A run's arrays have our own names, which no other format has."""
-    run, model = (
-        {f"params/{path}": leaf.shape for path, leaf in flat.items()}
-        for flat in (
-            traverse_util.flatten_dict(sources.shapes(sources.vit(depth=depth))["params"], sep="/")
-            for depth in (3, 2)
-        )
-    )
+    run, model = (own_shapes(depth) for depth in (3, 2))
     unexpected = {path: path for path in run if path not in model}
     assert len(unexpected) == 12
     foreign, likely = describe_likely_model(run, run, unexpected, model_shapes=model)

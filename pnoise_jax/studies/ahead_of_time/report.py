@@ -38,7 +38,7 @@ def table(needs: Needs, topology: Topology) -> Table:
 def collectives_table(needs: Needs) -> Table:
     """Makes a table of the largest exchanges between devices."""
     result = Table(
-        "exchange", "of", "devices", box=box.SIMPLE, title=f"exchanges of the {needs.program}"
+        "exchange", "dtype", "devices", box=box.SIMPLE, title=f"exchanges of the {needs.program}"
     )
     for name in ("times", "KiB each", "MiB sent"):
         result.add_column(name, justify="right")
