@@ -133,7 +133,10 @@ class SaltAndPepper(Noise):
             extreme = rows.gather(extreme, axis_name)
         elif self.group_size is None:
             checks.require_whole_batch(extreme)
-        groups = rows.split_groups(extreme, self.group_size or extreme.shape[0])
+        size = self.group_size or extreme.shape[0]
+        if size == 0:
+            return extreme
+        groups = rows.split_groups(extreme, size)
         shared = jnp.broadcast_to(reduce(groups, axis=1, keepdims=True), groups.shape)
         shared = shared.reshape(extreme.shape)
         return shared if axis_name is None else rows.take_local(shared, local, axis_name)

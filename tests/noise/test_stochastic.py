@@ -130,6 +130,12 @@ def test_devices_that_would_draw_the_same_are_refused():
     assert len(np.unique(same)) == x.size / 8
 
 
+@pytest.mark.parametrize("kind", NOISES)
+def test_an_empty_batch_stays_empty(kind):
+    for mask in (None, jnp.zeros(0, bool)):
+        assert kind(KEY, jnp.zeros((0, 5)), mask=mask).shape == (0, 5)
+
+
 def test_bfloat16_is_kept():
     x = sample().astype(jnp.bfloat16)
     for kind in NOISES:
