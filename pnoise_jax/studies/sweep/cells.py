@@ -10,6 +10,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from ml_collections import config_dict
 
 from pnoise_jax import data, models, training
 from pnoise_jax.data import class_names
@@ -219,12 +220,12 @@ def _build_experiment(
     if not experiment.task.classifies:
         raise ValueError(
             f"task.name={config.task.name!r} classifies nothing, and a sweep compares "
-            "accuracies: train each variant with pnoise train"
+            "accuracies: train each variant with launch.train"
         )
     if config.evaluation.draws > 1:
         raise ValueError(
             f"evaluation.draws={config.evaluation.draws}: the table of a sweep has no rows for "
-            "means over draws; set evaluation.draws=1, or evaluate the runs with pnoise evaluate"
+            "means over draws; set evaluation.draws=1, or evaluate the runs with launch.evaluate"
         )
     check_training(experiment)
     return experiment
@@ -236,7 +237,8 @@ def _with_seed(experiment: training.Experiment, seed: int) -> training.Experimen
     The two configs share their sections, which nothing modifies: copying them would take most of
     the time needed to plan a large sweep.
     """
-    fields: Any = dict(experiment.config.items(preserve_field_references=True))
+    config: Any = experiment.config
+    fields = dict(config.items(preserve_field_references=True))
     config = ml_collections.ConfigDict(fields, convert_dict=False)
     config.seed = seed
     return dataclasses.replace(experiment, config=config)
@@ -245,7 +247,7 @@ def _with_seed(experiment: training.Experiment, seed: int) -> training.Experimen
 def _has_reference(config: Any) -> bool:
     """Returns whether the seed is a reference: other fields may follow it, and copies share it."""
     seed = dict(config.items(preserve_field_references=True))["seed"]
-    return isinstance(seed, ml_collections.FieldReference)
+    return isinstance(seed, config_dict.FieldReference)
 
 
 def require_one_numbering(cells: Sequence[Cell]) -> None:
