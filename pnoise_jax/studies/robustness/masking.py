@@ -111,7 +111,7 @@ def _survivors(run: Measured) -> Iterator[str]:
     if share > SURVIVORS:
         yield (
             f"PGD that may change every pixel at will leaves {share:.1f} %; it should leave none: "
-            "the gradients are masked, or the model hardly uses the image"
+            "the gradients are masked, PGD has too few steps, or the model hardly uses the image"
         )
     elif share and share >= random / 2:
         yield (
