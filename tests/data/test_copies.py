@@ -95,7 +95,7 @@ def test_no_training_records_are_copied_to_compare_positions(bucket, monkeypatch
     config = small_config(tmp_path, **{"data.cache": False, "data.test_split": "test"})
     config.data.data_dir, config.data.train_split = URL, "train[40:90]"
     assert overlap.describe_overlap(training.build(config), config, tmp_path) == ()
-    assert RECORDS.replace("test", "train") not in asked(bucket)
+    assert RECORDS.replace("test", "train") not in new_downloads(bucket)
     config.data.test_split = "test[:60]+train[:50]"
     (note,) = overlap.describe_overlap(training.build(config), config, tmp_path)
     assert note.startswith("note: 10 of the 110 test examples are training examples")

@@ -220,12 +220,12 @@ def _build_experiment(
     if not experiment.task.classifies:
         raise ValueError(
             f"task.name={config.task.name!r} classifies nothing, and a sweep compares "
-            "accuracies: train each variant with launch.train"
+            "accuracies: train each variant with pnoise train"
         )
     if config.evaluation.draws > 1:
         raise ValueError(
             f"evaluation.draws={config.evaluation.draws}: the table of a sweep has no rows for "
-            "means over draws; set evaluation.draws=1, or evaluate the runs with launch.evaluate"
+            "means over draws; set evaluation.draws=1, or evaluate the runs with pnoise evaluate"
         )
     check_training(experiment)
     return experiment
