@@ -57,7 +57,7 @@ def pytest_collection_finish():
 
 
 # Where JAX raises instead of promoting dtypes, except in tests marked flax_promotes.
-STRICT = ("noise", "models", "evaluation", "training/test_step.py")
+STRICT = ("noise", "models", "evaluation", "training/step/test_step.py")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """Data: named data sets read by random access, and streams of batches from them."""
 
-from pnoise_jax.data import class_names, imagenet_sets, manifest
+from pnoise_jax.data import class_names, imagenet_sets
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.builtin.embedded import embedded_version
 from pnoise_jax.data.dataset import Dataset, decode, select
@@ -12,6 +12,7 @@ from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_s
 from pnoise_jax.data.pipeline import eval_batches, train_batches
 from pnoise_jax.data.selection import draw_per_class
 from pnoise_jax.data.shared_examples import can_compare_images, count_repeated, count_shared
+from pnoise_jax.data.stored import manifest
 
 __all__ = [
     "DATASETS",

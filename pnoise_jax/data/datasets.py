@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.data import copies, imagenet_sets, in_memory, manifest, official
+from pnoise_jax.data import imagenet_sets, in_memory, official
 from pnoise_jax.data.builtin import embedded
-from pnoise_jax.data.copies import Copy
-from pnoise_jax.data.data_dir import resolve, set_with
 from pnoise_jax.data.dataset import Dataset, decode, read_only, select, unreadable
-from pnoise_jax.data.directory import (
-    PreparedDirectory,
-    copy_version,
-    newest_version,
-)
 from pnoise_jax.data.image import images
 from pnoise_jax.data.image.images import Encoded, Image, ImageError
-from pnoise_jax.data.stored_images import Decoded, Files
+from pnoise_jax.data.stored import copies, manifest
+from pnoise_jax.data.stored.copies import Copy
+from pnoise_jax.data.stored.data_dir import resolve, set_with
+from pnoise_jax.data.stored.directory import PreparedDirectory, copy_version, newest_version
+from pnoise_jax.data.stored.stored_images import Decoded, Files
 from pnoise_jax.registry import did_you_mean
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import tensorflow_datasets as tfds
 
-from pnoise_jax.data import records
+from pnoise_jax.data.stored import records
 
 
 def parse_split(

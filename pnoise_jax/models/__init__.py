@@ -7,16 +7,16 @@ All models are called in the same way::
     logits = model.apply(variables, images, train=False)    # (batch, classes), float32
 """
 
-from pnoise_jax.models.attention_kernels import KERNELS as ATTENTION_KERNELS
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
-from pnoise_jax.models.convolutions import of_images as convolve_images
 from pnoise_jax.models.davit import DaViT
-from pnoise_jax.models.device import compiling_for
-from pnoise_jax.models.layers import stage_and_number
 from pnoise_jax.models.maxvit import MaxVit
 from pnoise_jax.models.parallel_vit import ParallelViT
+from pnoise_jax.models.parts.attention_kernels import KERNELS as ATTENTION_KERNELS
+from pnoise_jax.models.parts.convolutions import of_images as convolve_images
+from pnoise_jax.models.parts.device import compiling_for
+from pnoise_jax.models.parts.layers import stage_and_number
 from pnoise_jax.models.registry import (
     MODELS,
     create_model,

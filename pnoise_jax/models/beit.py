@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import noise, parallel
-from pnoise_jax.models import layers
-from pnoise_jax.models.attention import Attention
+from pnoise_jax.models.parts import layers
+from pnoise_jax.models.parts.attention import Attention
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import noise
-from pnoise_jax.models import attention_kernels, layers, products
-from pnoise_jax.models.attention import Attention, choose_kernel
+from pnoise_jax.models.parts import attention_kernels, layers, products
+from pnoise_jax.models.parts.attention import Attention, choose_kernel
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 

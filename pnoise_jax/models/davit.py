@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
-from pnoise_jax.models import checks, convolutions, layers
-from pnoise_jax.models.attention import Attention
+from pnoise_jax.models import checks
 from pnoise_jax.models.classifier import Classifier
-from pnoise_jax.models.windows import WindowAttention, Windows, fill, grid_of, halved
+from pnoise_jax.models.parts import convolutions, layers
+from pnoise_jax.models.parts.attention import Attention
+from pnoise_jax.models.parts.windows import WindowAttention, Windows, fill, grid_of, halved
 
 _STRIDE = 4  # of the stem
 

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
-from pnoise_jax.models import checks, convolutions, layers
+from pnoise_jax.models import checks
 from pnoise_jax.models.classifier import Classifier
-from pnoise_jax.models.windows import (
+from pnoise_jax.models.parts import convolutions, layers
+from pnoise_jax.models.parts.windows import (
     Grid,
     SpreadWindows,
     WindowAttention,

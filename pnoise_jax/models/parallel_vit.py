@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise, parallel
-from pnoise_jax.models import layers, products
-from pnoise_jax.models.attention import Attention
+from pnoise_jax.models.parts import layers, products
+from pnoise_jax.models.parts.attention import Attention
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 # Layer norms without a bias and without centring.

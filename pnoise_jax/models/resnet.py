@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from pnoise_jax import noise
-from pnoise_jax.models import checks, convolutions, layers
+from pnoise_jax.models import checks
 from pnoise_jax.models.classifier import Classifier
+from pnoise_jax.models.parts import convolutions, layers
 
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
-from pnoise_jax.models import checks, layers, products
+from pnoise_jax.models import checks
+from pnoise_jax.models.parts import layers, products
+from pnoise_jax.models.parts.windows import Grid, WindowAttention, Windows, fill, halved
 from pnoise_jax.models.transformer import Transformer
-from pnoise_jax.models.windows import Grid, WindowAttention, Windows, fill, halved
 
 _FORBIDDEN = -100.0  # added to the logits of tokens that are not neighbours, as in timm
 

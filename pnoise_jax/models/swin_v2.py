@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pnoise_jax.models import layers
+from pnoise_jax.models.parts import layers
+from pnoise_jax.models.parts.windows import Grid
 from pnoise_jax.models.swin import ShiftedWindowAttention, SwinTransformer
-from pnoise_jax.models.windows import Grid
 
 _MAX_FACTOR = 100.0  # by which cosines are multiplied
 _HIDDEN = 512  # features of the network for positions

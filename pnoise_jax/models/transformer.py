@@ -8,8 +8,9 @@ import flax.linen as nn
 import jax
 
 from pnoise_jax import parallel
-from pnoise_jax.models import attention_kernels, checks, convolutions, layers
+from pnoise_jax.models import checks
 from pnoise_jax.models.classifier import Classifier
+from pnoise_jax.models.parts import attention_kernels, convolutions, layers
 
 
 class Transformer(Classifier, kw_only=True):

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise, parallel
-from pnoise_jax.models import checks, layers
-from pnoise_jax.models.attention import Attention
+from pnoise_jax.models import checks
+from pnoise_jax.models.parts import layers
+from pnoise_jax.models.parts.attention import Attention
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 

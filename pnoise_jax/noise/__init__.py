@@ -6,29 +6,29 @@ The paper is *Explore Positive Noise in Deep Learning* (later *NoisyNN*, arXiv 2
 from pnoise_jax.noise import information
 from pnoise_jax.noise.base import Noise
 from pnoise_jax.noise.chain import Chain
-from pnoise_jax.noise.config_fields import CONFIG_FIELDS
 from pnoise_jax.noise.erase import Erase
-from pnoise_jax.noise.inject_nnx import inject_nnx
-from pnoise_jax.noise.injection import (
+from pnoise_jax.noise.injecting.config_fields import CONFIG_FIELDS
+from pnoise_jax.noise.injecting.inject_nnx import inject_nnx
+from pnoise_jax.noise.injecting.injection import (
     NOISES,
     Injection,
     Point,
     register_noise,
     spell_out_retired,
 )
-from pnoise_jax.noise.intercept import InjectedModule, Site, list_sites
-from pnoise_jax.noise.linear_transform import LinearTransform
-from pnoise_jax.noise.pixels import PixelScale
-from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
-from pnoise_jax.noise.quality import CyclicShift, Dense, Optimal, QualityMatrix, Reverse
-from pnoise_jax.noise.several import (
+from pnoise_jax.noise.injecting.intercept import InjectedModule, Site, list_sites
+from pnoise_jax.noise.injecting.presets import PRESETS, RETIRED_PRESETS, require_preset
+from pnoise_jax.noise.injecting.several import (
     as_injections,
     in_pixels,
     injections_from_config,
     switch_for_evaluation,
 )
+from pnoise_jax.noise.injecting.taps import Taps, open_taps
+from pnoise_jax.noise.linear_transform import LinearTransform
+from pnoise_jax.noise.pixels import PixelScale
+from pnoise_jax.noise.quality import CyclicShift, Dense, Optimal, QualityMatrix, Reverse
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper, draw_per_example
-from pnoise_jax.noise.taps import Taps, open_taps
 
 __all__ = [
     "CONFIG_FIELDS",

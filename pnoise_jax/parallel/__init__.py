@@ -1,16 +1,18 @@
 """Devices and hosts: the mesh, starting on several hosts, and communication between them."""
 
-from pnoise_jax.parallel.agreement import (
+from pnoise_jax.parallel.fsdp import place, require_split
+from pnoise_jax.parallel.hosts.agreement import (
     on_all_hosts,
     on_any_host,
     require_agreement,
     require_shared_directory,
 )
-from pnoise_jax.parallel.arrivals import DisagreementError
-from pnoise_jax.parallel.collectives import Collective, find_collectives
-from pnoise_jax.parallel.endings import end_together
-from pnoise_jax.parallel.fsdp import place, require_split
-from pnoise_jax.parallel.hosts import LostHostError, are_several
+from pnoise_jax.parallel.hosts.arrivals import DisagreementError
+from pnoise_jax.parallel.hosts.endings import end_together
+from pnoise_jax.parallel.hosts.hosts import LostHostError, are_several
+from pnoise_jax.parallel.hosts.progress import note_progress
+from pnoise_jax.parallel.hosts.start import start
+from pnoise_jax.parallel.hosts.watchdog import watchdog
 from pnoise_jax.parallel.matmuls import MatmulSplit, lay_out
 from pnoise_jax.parallel.mesh import (
     DATA_AXIS,
@@ -27,11 +29,9 @@ from pnoise_jax.parallel.mesh import (
     training_mesh,
     whole_on_host,
 )
-from pnoise_jax.parallel.progress import note_progress
+from pnoise_jax.parallel.programs.collectives import Collective, find_collectives
+from pnoise_jax.parallel.programs.traffic import count_traffic
 from pnoise_jax.parallel.reducing import reduce_kernels_in, reduces_kernels
-from pnoise_jax.parallel.start import start
-from pnoise_jax.parallel.traffic import count_traffic
-from pnoise_jax.parallel.watchdog import watchdog
 
 __all__ = [
     "DATA_AXIS",

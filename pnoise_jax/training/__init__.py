@@ -1,15 +1,6 @@
 """Training: the config, a task, the pure step and the loop."""
 
-from pnoise_jax.training import (
-    data_version,
-    inputs,
-    optimizer,
-    own_modules,
-    reports,
-    run_config,
-    starting_weights,
-    unused_fields,
-)
+from pnoise_jax.training import inputs, unused_fields
 from pnoise_jax.training.checks import (
     ConfigError,
     as_config_errors,
@@ -17,7 +8,7 @@ from pnoise_jax.training.checks import (
     require_weights,
 )
 from pnoise_jax.training.classification import Classification
-from pnoise_jax.training.config import (
+from pnoise_jax.training.configuration.config import (
     HARMLESS,
     NOT_OF_RESULTS,
     default_config,
@@ -27,18 +18,28 @@ from pnoise_jax.training.config import (
     unknown_field,
     validate,
 )
-from pnoise_jax.training.evaluating import evaluate
-from pnoise_jax.training.evaluating_sets import evaluate_sets
+from pnoise_jax.training.configuration.fields import FIELDS, flatten, noise_config
+from pnoise_jax.training.configuration.strength_schedule import StrengthSchedule
+from pnoise_jax.training.evaluating.evaluating import evaluate
+from pnoise_jax.training.evaluating.evaluating_sets import evaluate_sets
+from pnoise_jax.training.evaluating.restore import NOT_OF_WEIGHTS, Run, import_weights, restore
 from pnoise_jax.training.experiment import Experiment, build
-from pnoise_jax.training.fields import FIELDS, flatten, noise_config
-from pnoise_jax.training.loop import fit, train
-from pnoise_jax.training.program import Program, create_program, trains_with_noise
-from pnoise_jax.training.random_streams import RandomStreams
-from pnoise_jax.training.restore import NOT_OF_WEIGHTS, Run, import_weights, restore
-from pnoise_jax.training.run_config import read_config
+from pnoise_jax.training.loop.loop import fit, train
+from pnoise_jax.training.loop.together import fit_together, open_together, start_together
+from pnoise_jax.training.loop.window import NonFiniteLossError
+from pnoise_jax.training.run_files import (
+    data_version,
+    own_modules,
+    reports,
+    run_config,
+    starting_weights,
+)
+from pnoise_jax.training.run_files.run_config import read_config
 from pnoise_jax.training.setup import Setup
-from pnoise_jax.training.step import TrainState, init_state, jit_train_step, make_train_step
-from pnoise_jax.training.strength_schedule import StrengthSchedule
+from pnoise_jax.training.step import optimizer
+from pnoise_jax.training.step.program import Program, create_program, trains_with_noise
+from pnoise_jax.training.step.random_streams import RandomStreams
+from pnoise_jax.training.step.step import TrainState, init_state, jit_train_step, make_train_step
 from pnoise_jax.training.task import (
     OWN_PARAMETERS,
     TARGET_FIELDS,
@@ -49,8 +50,6 @@ from pnoise_jax.training.task import (
     model_parameters,
 )
 from pnoise_jax.training.task_registry import TASKS, register_task, task_config
-from pnoise_jax.training.together import fit_together, open_together, start_together
-from pnoise_jax.training.window import NonFiniteLossError
 
 __all__ = [
     "FIELDS",

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 import ml_collections
 
 from pnoise_jax import data, evaluation, noise, parallel
-from pnoise_jax.training.durations import seconds_of
-from pnoise_jax.training.fields import flatten
-from pnoise_jax.training.optimizer import require_frozen, require_rates
+from pnoise_jax.training.configuration.durations import seconds_of
+from pnoise_jax.training.configuration.fields import flatten
+from pnoise_jax.training.configuration.strength_schedule import StrengthSchedule
 from pnoise_jax.training.setup import Setup
-from pnoise_jax.training.strength_schedule import StrengthSchedule
+from pnoise_jax.training.step.optimizer import require_frozen, require_rates
 
 
 class ConfigError(ValueError):

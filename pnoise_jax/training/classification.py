@@ -9,9 +9,9 @@ import optax
 
 from pnoise_jax import data, noise
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.training import noise_labels
-from pnoise_jax.training.mixup import Mixing
 from pnoise_jax.training.setup import Setup
+from pnoise_jax.training.step import noise_labels
+from pnoise_jax.training.step.mixup import Mixing
 from pnoise_jax.training.task import TARGET_FIELDS, Metrics, State, StepContext, Task
 from pnoise_jax.training.task_registry import TASKS
 

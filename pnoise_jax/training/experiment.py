@@ -12,9 +12,9 @@ import optax
 
 from pnoise_jax import data, models, noise, parallel
 from pnoise_jax.training import checks, inputs
-from pnoise_jax.training.config import validate
+from pnoise_jax.training.configuration.config import validate
 from pnoise_jax.training.setup import Setup
-from pnoise_jax.training.step import TrainState, init_state
+from pnoise_jax.training.step.step import TrainState, init_state
 from pnoise_jax.training.task import Task
 from pnoise_jax.training.task_registry import create_task, prepare_model
 

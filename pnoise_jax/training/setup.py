@@ -15,14 +15,11 @@ import optax
 from pnoise_jax import data, evaluation, noise, parallel, weights
 from pnoise_jax.data import imagenet_sets
 from pnoise_jax.training import inputs
-from pnoise_jax.training.durations import steps_of
-from pnoise_jax.training.noise_schedules import parse_noise_schedules
-from pnoise_jax.training.optimizer import (
-    create_optimizer,
-    learning_rate_schedule,
-)
-from pnoise_jax.training.optimizer import frozen as find_frozen
-from pnoise_jax.training.strength_schedule import StrengthSchedule
+from pnoise_jax.training.configuration.durations import steps_of
+from pnoise_jax.training.configuration.strength_schedule import StrengthSchedule
+from pnoise_jax.training.step.noise_schedules import parse_noise_schedules
+from pnoise_jax.training.step.optimizer import create_optimizer, learning_rate_schedule
+from pnoise_jax.training.step.optimizer import frozen as find_frozen
 
 
 @dataclasses.dataclass(frozen=True)

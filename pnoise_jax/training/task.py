@@ -11,8 +11,8 @@ import numpy as np
 
 from pnoise_jax import data, evaluation
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.setup import Setup
+from pnoise_jax.training.step.random_streams import RandomStreams
 
 OWN_PARAMETERS = "task"  # the entry of `params` that belongs to the task, not to the model
 # Config fields that change the targets of examples.

@@ -7,11 +7,11 @@ import jax
 import ml_collections
 import optax
 
-from pnoise_jax.training.durations import seconds_of
+from pnoise_jax.training.configuration.durations import seconds_of
+from pnoise_jax.training.configuration.field_kinds import parse_rate
+from pnoise_jax.training.configuration.fields import FIELDS, flatten
 from pnoise_jax.training.experiment import Experiment
-from pnoise_jax.training.field_kinds import parse_rate
-from pnoise_jax.training.fields import FIELDS, flatten
-from pnoise_jax.training.optimizer import HEADS, frozen, of_heads
+from pnoise_jax.training.step.optimizer import HEADS, frozen, of_heads
 
 _Fields = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from pnoise_jax import models
 from pnoise_jax.adaptation import CdTrans, Ssrt, Tvt
-from pnoise_jax.training.random_streams import RandomStreams
+from pnoise_jax.training.step.random_streams import RandomStreams
 from pnoise_jax.training.task import StepContext
 
 SMALL = {"image_size": 8, "patch_size": 4, "dim": 8, "num_heads": 2, "mlp_dim": 16}

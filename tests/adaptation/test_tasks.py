@@ -17,10 +17,10 @@ from scipy import special
 from pnoise_jax import data, parallel, training
 from pnoise_jax.adaptation import discriminators
 from pnoise_jax.adaptation.paired_batches import PairedBatches
-from pnoise_jax.models.attention import Attention
+from pnoise_jax.models.parts.attention import Attention
 from pnoise_jax.runs import RunDirectory, stored_arrays
-from pnoise_jax.training import console
-from pnoise_jax.training.random_streams import RandomStreams
+from pnoise_jax.training.loop import console
+from pnoise_jax.training.step.random_streams import RandomStreams
 from pnoise_jax.training.task import StepContext
 from tests.adaptation import domains
 

@@ -174,7 +174,7 @@ def test_hosts_with_different_code_settings_and_data_stop(data_dir, tmp_path):
         "\n  training split, digest of the labels: ",
         "\n  jax_default_matmul_precision: None on host 0; highest on host 1\n",
         f"\n  XLA_FLAGS: {flags[0]!r} on host 0; {flags[1]!r} on host 1\n",
-        "\n  code of pnoise_jax/training/step.py: ",
+        "\n  code of pnoise_jax/training/step/step.py: ",
     )
 
 

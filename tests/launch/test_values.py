@@ -8,7 +8,7 @@ from ml_collections import config_flags
 
 from launch import values
 from pnoise_jax import noise, training
-from pnoise_jax.training.config import flatten, validate
+from pnoise_jax.training.configuration.config import flatten, validate
 
 _UNSET = [field for field, value in flatten(training.default_config()) if value is None]
 

@@ -123,7 +123,7 @@ def test_the_taps_know_which_blocks_have_a_class_token(monkeypatch):
         tapped.append((layer, x.shape, prefix_tokens))
         return x
 
-    monkeypatch.setattr(noise.taps.Taps, "_inject", inject)
+    monkeypatch.setattr(noise.Taps, "_inject", inject)
     injection = noise.Injection(SHIFT, layer=(1, 2), inference=True)
     model = tiny(injection=injection)
     jax.eval_shape(model.apply, tiny_variables(), IMAGES)

@@ -11,9 +11,10 @@ from flax import linen as nn
 from flax import traverse_util
 
 from pnoise_jax import models
-from pnoise_jax.models import convolutions, davit, layers
-from pnoise_jax.models.attention import Attention
-from pnoise_jax.models.windows import WindowAttention, Windows
+from pnoise_jax.models import davit
+from pnoise_jax.models.parts import convolutions, layers
+from pnoise_jax.models.parts.attention import Attention
+from pnoise_jax.models.parts.windows import WindowAttention, Windows
 from tests.models import observing
 from tests.models.drawing import draw_variables
 

@@ -10,8 +10,9 @@ from flax import linen as nn
 from flax import traverse_util
 
 from pnoise_jax import models
-from pnoise_jax.models import layers, maxvit
-from pnoise_jax.models.windows import SpreadWindows, Windows
+from pnoise_jax.models import maxvit
+from pnoise_jax.models.parts import layers
+from pnoise_jax.models.parts.windows import SpreadWindows, Windows
 from tests.models import observing
 from tests.models.drawing import draw_variables
 

@@ -11,7 +11,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 from pnoise_jax import models, noise
-from pnoise_jax.models import layers, parallel_vit
+from pnoise_jax.models import parallel_vit
+from pnoise_jax.models.parts import layers
 from tests.models import observing
 from tests.models.drawing import draw_variables
 

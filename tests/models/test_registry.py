@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from pnoise_jax import models, noise, training
-from pnoise_jax.models import layers
+from pnoise_jax.models.parts import layers
 from tests.models import observing
 from tests.models.drawing import draw_variables
 

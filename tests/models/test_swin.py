@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from pnoise_jax import models, weights
 from pnoise_jax.models import swin
-from pnoise_jax.models.windows import Windows
+from pnoise_jax.models.parts.windows import Windows
 from tests.models import observing
 from tests.models.drawing import draw_variables
 from tests.weights import sources

@@ -8,8 +8,9 @@ import pytest
 from flax import traverse_util
 
 from pnoise_jax import models, noise
-from pnoise_jax.models import layers, swin_v2
-from pnoise_jax.models.windows import Windows
+from pnoise_jax.models import swin_v2
+from pnoise_jax.models.parts import layers
+from pnoise_jax.models.parts.windows import Windows
 from tests.models import observing
 from tests.models.drawing import draw_variables
 

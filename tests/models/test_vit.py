@@ -9,8 +9,8 @@ import pytest
 from flax import traverse_util
 
 from pnoise_jax import models, noise
-from pnoise_jax.models import layers
-from pnoise_jax.models.attention import Attention
+from pnoise_jax.models.parts import layers
+from pnoise_jax.models.parts.attention import Attention
 from tests.models import observing
 from tests.models.drawing import draw_variables
 

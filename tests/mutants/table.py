@@ -30,22 +30,22 @@ PACKAGES = {
         {
             "": "base stochastic taps injection linear_transform",
             "chain.py": "base taps",
-            "config_fields.py": "presets injection",
+            "injecting/config_fields.py": "presets injection",
             "enclosing.py": "intercept inject_nnx",
             "erase.py": "erase taps",
             "information": "information",
-            "inject_nnx.py": "inject_nnx",
-            "injection.py": "injection taps presets",
-            "intercept.py": "intercept",
-            "paths.py": "intercept inject_nnx",
+            "injecting/inject_nnx.py": "inject_nnx",
+            "injecting/injection.py": "injection taps presets",
+            "injecting/intercept.py": "intercept",
+            "injecting/paths.py": "intercept inject_nnx",
             "linear_transform.py": "linear_transform",
             "pixels.py": "pixels stochastic",
-            "presets.py": "presets injection",
+            "injecting/presets.py": "presets injection",
             "quality.py": "quality linear_transform",
             "rows.py": "stochastic quality linear_transform",
-            "several.py": "injection taps",
+            "injecting/several.py": "injection taps",
             "stochastic.py": "stochastic",
-            "taps.py": "taps intercept",
+            "injecting/taps.py": "taps intercept",
         },
     ),
     "models": Package(
@@ -53,26 +53,26 @@ PACKAGES = {
         "models",
         {
             "": "layers vit last_block registry own_model golden",
-            "attention.py": "attention attention_kernels last_block vit",
-            "attention_kernels.py": "attention_kernels",
+            "parts/attention.py": "attention attention_kernels last_block vit",
+            "parts/attention_kernels.py": "attention_kernels",
             "beit.py": "beit golden registry",
             "convit.py": "convit last_block golden registry",
-            "convolutions.py": "convolutions davit maxvit resnet golden",
+            "parts/convolutions.py": "convolutions davit maxvit resnet golden",
             "davit.py": "davit golden",
-            "device.py": "products attention_kernels",
-            "layers.py": "layers vit golden",
+            "parts/device.py": "products attention_kernels",
+            "parts/layers.py": "layers vit golden",
             "maxvit.py": "maxvit golden",
             "parallel_vit.py": "parallel_vit golden",
             "built_in.py": "registry",
-            "products.py": "products",
+            "parts/products.py": "products",
             "registry.py": "registry",
             "resnet.py": "resnet golden",
             "swin.py": "swin swin_v2 golden",
             "swin_v2.py": "swin_v2 golden",
             "transformer.py": "vit last_block deit golden denoising/decoder",
             "vit.py": "vit last_block deit golden",
-            "windows.py": "swin swin_v2 davit maxvit golden",
-            "winograd.py": "convolutions",
+            "parts/windows.py": "swin swin_v2 davit maxvit golden",
+            "parts/winograd.py": "convolutions",
         },
     ),
     "evaluation": Package(
@@ -97,9 +97,9 @@ PACKAGES = {
                 "task::test_classification_smooths_and_mixes_as_the_config_says "
                 "task::test_classification_is_the_default step noise_labels noise_label_steps"
             ),
-            "mixup.py": "mixup",
-            "random_streams.py": "task::test_streams_have_their_own_keys step",
-            "step.py": "task::test_an_invalid_result_of_a_loss_is_named step parallel/fsdp",
+            "step/mixup.py": "mixup",
+            "step/random_streams.py": "task::test_streams_have_their_own_keys step",
+            "step/step.py": "task::test_an_invalid_result_of_a_loss_is_named step parallel/fsdp",
         },
     ),
     "weights": Package(
@@ -164,4 +164,5 @@ def tests_of(package: str, file: pathlib.Path) -> tuple[str, ...]:
 def _path(folder: str, name: str) -> str:
     module, colons, test = name.partition("::")
     other, _, module = module.rpartition("/")
-    return f"tests/{other or folder}/test_{module}.py{colons}{test}"
+    (file,) = (ROOT / "tests" / (other or folder)).rglob(f"test_{module}.py")
+    return f"{file.relative_to(ROOT)}{colons}{test}"

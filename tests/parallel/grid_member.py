@@ -13,7 +13,7 @@ import numpy as np
 
 from pnoise_jax import evaluation, parallel, training
 from pnoise_jax.training.experiment import build
-from pnoise_jax.training.program import create_program
+from pnoise_jax.training.step.program import create_program
 from tests.training.runs import small_config
 
 parallel.start(timeout=120)

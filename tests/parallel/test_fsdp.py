@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from pnoise_jax import parallel, training
 from pnoise_jax.runs import Checkpoints
 from pnoise_jax.training.experiment import build
-from pnoise_jax.training.program import create_program
+from pnoise_jax.training.step.program import create_program
 from tests.training.runs import small_config
 
 WIDE = {"model.dim": 128}  # its MLP's kernels are just large enough to be split

@@ -12,7 +12,7 @@ import pytest
 
 from pnoise_jax import noise, parallel, training
 from pnoise_jax.training.experiment import build
-from pnoise_jax.training.program import create_program
+from pnoise_jax.training.step.program import create_program
 from tests.training.runs import small_config
 
 

@@ -16,7 +16,7 @@ from pnoise_jax import evaluation, parallel, training
 from pnoise_jax.runs import Checkpoints
 from pnoise_jax.studies.ahead_of_time.exchanges import noises
 from pnoise_jax.training.experiment import build
-from pnoise_jax.training.program import advance, create_program
+from pnoise_jax.training.step.program import advance, create_program
 from tests.training.runs import small_config
 
 # Its kernels are just large enough for fsdp to split them, too.
@@ -397,9 +397,9 @@ def test_evaluation_drops_groups_that_do_not_fit(runs, monkeypatch):
     """For a run that was trained on other devices than there are now."""
     config = training.restore(runs[2], mesh=parallel.data_mesh()).experiment.config
     config.tensor_parallel, config.fsdp = 3, 2
-    assert training.evaluating._mesh(config).axis_names == ("data", "fsdp")
+    assert training.evaluating.evaluating._mesh(config).axis_names == ("data", "fsdp")
     config.fsdp = 3
-    assert training.evaluating._mesh(config).axis_names == ("data",)
+    assert training.evaluating.evaluating._mesh(config).axis_names == ("data",)
 
 
 def test_several_runs_in_one_program_are_refused(data_dir):

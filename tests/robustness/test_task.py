@@ -14,8 +14,9 @@ from jax.sharding import PartitionSpec as P
 
 from pnoise_jax import evaluation, models, noise, parallel, training
 from pnoise_jax.robustness import RobustClassification
-from pnoise_jax.training import RandomStreams, console
-from pnoise_jax.training.strength_schedule import StrengthSchedule
+from pnoise_jax.training import RandomStreams
+from pnoise_jax.training.configuration.strength_schedule import StrengthSchedule
+from pnoise_jax.training.loop import console
 from tests.training.runs import small_config
 
 pytestmark = pytest.mark.long

@@ -15,8 +15,8 @@ from jax.sharding import AxisType
 from pnoise_jax import evaluation, parallel, training, weights
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.runs import RunDirectory
-from pnoise_jax.training.mixup import Mixing
-from pnoise_jax.training.random_streams import RandomStreams
+from pnoise_jax.training.step.mixup import Mixing
+from pnoise_jax.training.step.random_streams import RandomStreams
 from pnoise_jax.training.task import Task
 from pnoise_jax.training.task_registry import TASKS, create_task
 from tests.training.runs import small_config

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from pnoise_jax import training
-from pnoise_jax.training.mixup import Mixing
-from pnoise_jax.training.optimizer import create_optimizer, learning_rate_schedule
+from pnoise_jax.training.step.mixup import Mixing
+from pnoise_jax.training.step.optimizer import create_optimizer, learning_rate_schedule
 from pnoise_jax.training.unused_fields import CONDITIONAL, describe_unused, find_unused
 from tests.training.runs import small_config
 

@@ -16,9 +16,10 @@ from jax.sharding import AxisType
 
 from pnoise_jax import parallel, training, weights
 from pnoise_jax.runs import Checkpoints
-from pnoise_jax.training import console, run_config
-from pnoise_jax.training.program import advance
-from pnoise_jax.training.together import open_together, start_together
+from pnoise_jax.training import run_config
+from pnoise_jax.training.loop import console
+from pnoise_jax.training.loop.together import open_together, start_together
+from pnoise_jax.training.step.program import advance
 from pnoise_jax.weights.formats import run_weights
 from pnoise_jax.weights.formats.detect import open_file
 from tests.training.runs import small_config

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from pnoise_jax import data, training, weights
-from pnoise_jax.training import imported
-from pnoise_jax.training.imported import warn_of_preprocessing
+from pnoise_jax.training.evaluating import imported
+from pnoise_jax.training.evaluating.imported import warn_of_preprocessing
 from pnoise_jax.weights import preprocessing
 from tests.training.runs import small_config
 from tests.weights import sources

@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from pnoise_jax.data import manifest
 from pnoise_jax.data.builtin.digits import Digits
 from pnoise_jax.data.builtin.font_digits import FontDigits
 from pnoise_jax.data.builtin.glyphs import Glyphs
 from pnoise_jax.data.builtin.mnist_5k import Mnist5k
-from pnoise_jax.data.data_dir import make_staging
-from pnoise_jax.data.directory import PreparedDirectory
+from pnoise_jax.data.stored import manifest
+from pnoise_jax.data.stored.data_dir import make_staging
+from pnoise_jax.data.stored.directory import PreparedDirectory
 
 # To add a data set, add its builder under "name" or, as in TFDS, "name/config".
 BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {

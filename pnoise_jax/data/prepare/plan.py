@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from pnoise_jax.data.prepare.sources import Member, Source
-from pnoise_jax.data.prepare.treatment import Rule
+from pnoise_jax.data.prepare.sources.sources import Member, Source
+from pnoise_jax.data.prepare.writing.treatment import Rule
 from pnoise_jax.terminal import printable
 
 

@@ -9,28 +9,27 @@ from typing import Any
 
 from pnoise_jax.data import imagenet_sets
 from pnoise_jax.data.builtin import embedded
-from pnoise_jax.data.data_dir import make_staging, resolve_local
 from pnoise_jax.data.datasets import load, suggest
-from pnoise_jax.data.directory import newest_version
 from pnoise_jax.data.official import NAMES as OFFICIAL_NAMES
-from pnoise_jax.data.prepare import (
+from pnoise_jax.data.prepare.builders import (
     domainnet,
     folder,
     imagenet,
     office_home,
-    publish,
-    staging,
     tiny_imagenet,
     visda,
 )
-from pnoise_jax.data.prepare.imagenet_tests import corrupted, folder_sets, real
-from pnoise_jax.data.prepare.job import Job
-from pnoise_jax.data.prepare.layout import LAYOUTS, Layout
-from pnoise_jax.data.prepare.missing import existing_directory
+from pnoise_jax.data.prepare.builders.imagenet_tests import corrupted, folder_sets, real
 from pnoise_jax.data.prepare.plan import Plan, shorten
-from pnoise_jax.data.prepare.progress import Progress
-from pnoise_jax.data.prepare.sources import require_readable_size
+from pnoise_jax.data.prepare.sources.layout import LAYOUTS, Layout
+from pnoise_jax.data.prepare.sources.missing import existing_directory
+from pnoise_jax.data.prepare.sources.sources import require_readable_size
+from pnoise_jax.data.prepare.writing import publish, staging
+from pnoise_jax.data.prepare.writing.job import Job
+from pnoise_jax.data.prepare.writing.progress import Progress
 from pnoise_jax.data.shared_examples import describe_copies
+from pnoise_jax.data.stored.data_dir import make_staging, resolve_local
+from pnoise_jax.data.stored.directory import newest_version
 
 
 @dataclasses.dataclass(frozen=True)

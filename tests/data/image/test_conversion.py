@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from pnoise_jax.data.image import conversion, headers, images
 from pnoise_jax.data.image.conversion import ChannelsError
 from pnoise_jax.data.image.images import Encoded
-from pnoise_jax.data.prepare.treatment import treat
+from pnoise_jax.data.prepare.writing.treatment import treat
 from tests.data.image.pictures import claimed_size, encode, files, jpeg, picture
 
 PIXELS = picture(40, 52)

@@ -10,8 +10,8 @@ import pytest
 from pnoise_jax import data
 from pnoise_jax.data import manifest, shared_examples
 from pnoise_jax.data import prepare as preparation
-from pnoise_jax.data.directory import PreparedDirectory
-from pnoise_jax.data.prepare.class_folders import natural_order
+from pnoise_jax.data.prepare.sources.class_folders import natural_order
+from pnoise_jax.data.stored.directory import PreparedDirectory
 from tests.data import archives
 from tests.data.archives import image
 

@@ -9,8 +9,8 @@ import zipfile
 import pytest
 
 from pnoise_jax.data import prepare as preparation
-from pnoise_jax.data.prepare import sources
-from pnoise_jax.data.prepare.archives import Tar, Zip
+from pnoise_jax.data.prepare.sources import sources
+from pnoise_jax.data.prepare.sources.archives import Tar, Zip
 from tests.data import archives
 from tests.data.archives import image
 

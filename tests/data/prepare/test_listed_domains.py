@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from pnoise_jax import data
 from pnoise_jax.data import prepare as preparation
 from pnoise_jax.data.class_names import match_classes
-from pnoise_jax.data.prepare import office_home
+from pnoise_jax.data.prepare.builders import office_home
 from tests.data import archives
 from tests.data.archives import image
 

@@ -13,8 +13,8 @@ from tensorflow_datasets.core.utils import shard_utils
 
 from pnoise_jax import data
 from pnoise_jax.data import prepare as preparation
-from pnoise_jax.data.prepare import job
-from pnoise_jax.data.prepare import shards as shards_module
+from pnoise_jax.data.prepare.writing import job
+from pnoise_jax.data.prepare.writing import shards as shards_module
 from tests.data import archives
 
 SHARD = 1 << 13  # bytes at least: instead of TFDS's 64 MiB, so that there are many

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from pnoise_jax.models import attention_kernels
+from pnoise_jax.models.parts import attention_kernels
 from pnoise_jax.studies import ahead_of_time
 from pnoise_jax.studies.ahead_of_time.chips import CHIPS, MEMORY_FRACTION
 from tests.launch import command

@@ -1,0 +1,1 @@
+"""CDTrans and its parts."""

@@ -1,0 +1,1 @@
+"""SSRT and its parts."""

@@ -1,0 +1,1 @@
+"""Finds images and labels in folders, archives and lists, without reading the images."""

@@ -1,0 +1,1 @@
+"""Writes a planned data set: records, metadata and checksums, shard by shard."""

@@ -1,0 +1,1 @@
+"""Prepared data sets on disk or in a bucket: their directory, records and images."""

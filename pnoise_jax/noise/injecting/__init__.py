@@ -1,0 +1,1 @@
+"""Where noise enters a model: injections, taps, and interceptors for other models."""

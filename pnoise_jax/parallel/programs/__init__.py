@@ -1,0 +1,1 @@
+"""What a compiled program moves, read from its text."""

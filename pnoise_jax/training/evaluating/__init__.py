@@ -1,0 +1,1 @@
+"""Evaluates a run, or imported weights, without training."""

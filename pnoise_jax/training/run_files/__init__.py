@@ -1,0 +1,1 @@
+"""The files of a run that say how its numbers came about, and checks against them."""

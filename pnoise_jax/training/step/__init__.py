@@ -1,0 +1,1 @@
+"""The pure training step, what it is made of, and the program it is compiled to."""
