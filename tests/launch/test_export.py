@@ -96,7 +96,7 @@ def test_timm_computes_the_same_logits(exported):
 def test_nothing_is_overwritten(run, exported):
     before = exported[0].read_bytes()
     code, _, errors = command.run("export", f"--workdir={run}")
-    assert code == 1
+    assert code == 64
     assert f"--out='{exported[0]}' exists: name another file" in errors
     assert "Traceback" not in errors
     assert exported[0].read_bytes() == before

@@ -155,5 +155,5 @@ def test_flags_that_settings_or_arms_override_are_told(config, data_dir, tmp_pat
     assert "settings() sets data.train_split for small, other, so --config.data.train_sp" in output
     assert "arms() sets optimizer.learning_rate for none, so --config.optimizer.lear" in output
     code, _, errors = compare(config, tmp_path / "study", data_dir, "--config.seed=3")
-    assert code == 1
+    assert code == 64
     assert "--config.seed: a study trains with several seeds: give them in --tuning_seeds" in errors

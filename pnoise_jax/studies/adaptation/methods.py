@@ -187,7 +187,7 @@ def _require_study(base: ml_collections.ConfigDict) -> None:
     if (draws := base.evaluation.draws) > 1:
         raise ValueError(
             f"evaluation.draws={draws}: the tables of a study have no rows for means over draws; "
-            "set evaluation.draws=1, or evaluate its runs with launch.evaluate"
+            "set evaluation.draws=1, or evaluate its runs with pnoise evaluate"
         )
 
 

@@ -19,13 +19,13 @@ from tests.data import archives
 
 SHARD = 1 << 13  # bytes at least: instead of TFDS's 64 MiB, so that there are many
 
-# What launch.prepare does, with small shards; `slow` seconds for each image.
+# What pnoise prepare does, with small shards; `slow` seconds for each image.
 SCRIPT = """
 import resource, sys, time
 from tensorflow_datasets.core.utils import shard_utils
 shard_utils.ShardConfig.min_shard_size = {shard}
 from pnoise_jax.data import prepare
-from pnoise_jax.data.prepare import job
+from pnoise_jax.data.prepare.writing import job
 
 treat = job.treat
 def slowly(*arguments, **options):
