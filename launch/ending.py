@@ -14,7 +14,11 @@ WRONG_COMMAND = 64  # EX_USAGE of sysexits.h: the same command would fail again
 
 _LASTING = (ValueError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
 _LASTING += (training.NonFiniteLossError, runs.TakenOverError)
-_OF_XLA = re.compile("[A-Z]+(_[A-Z]+)*: ")  # how it begins its ValueErrors, such as "UNAVAILABLE: "
+# How XLA begins its ValueErrors about what may pass, such as "UNAVAILABLE: ".
+_OF_XLA = re.compile(
+    "(ABORTED|CANCELLED|DATA_LOSS|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|NOT_FOUND"
+    "|RESOURCE_EXHAUSTED|UNAVAILABLE|UNKNOWN): "
+)
 
 
 def code_of(error: Exception) -> int:

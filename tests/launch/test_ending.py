@@ -11,6 +11,7 @@ from pnoise_jax import parallel, runs, training
     [
         (training.ConfigError("steps=0"), 64),
         (ValueError("sweep() returns no cells"), 64),
+        (ValueError("TVT: patch_weight=-1.0: give a number of at least 0"), 64),
         (runs.OtherStateError("a different state"), 64),
         (runs.TakenOverError("in use"), 64),
         (training.NonFiniteLossError("the loss of step 3 is nan"), 64),

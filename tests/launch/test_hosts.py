@@ -150,7 +150,7 @@ def test_hosts_with_different_code_settings_and_data_stop(data_dir, tmp_path):
     copy = tmp_path / "copy"
     for folder in ("pnoise_jax", "launch", "configs"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    with (copy / "pnoise_jax" / "training" / "step.py").open("a") as file:
+    with (copy / "pnoise_jax" / "training" / "step" / "step.py").open("a") as file:
         file.write("\n# another version\n")
     other_environment = {
         "CODE": str(copy),
