@@ -110,8 +110,8 @@ class AuditSettings:
         counts = np.bincount(labels)
         if len(labels) != 1 and np.count_nonzero(counts) < 2:
             raise ValueError(
-                f"all {len(labels)} examples of {what} have the same label: with one class there "
-                "is no class order and no label to read; give examples of at least two classes"
+                f"all {len(labels)} examples of {what} have the same label, so there is "
+                "no class order to try; give examples of at least two classes"
             )
         largest, examples = int(counts.max()), counted(len(labels), "example")
         most = len(labels) // MIN_BATCHES
